@@ -1,0 +1,42 @@
+# Everything here runs in the tree. `make` alone lists the targets.
+SHELL := /bin/sh
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
+        clean-demo lock format
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## install what is missing, in this folder (.venv, node_modules)
+	@tools/setup.sh
+
+lint: setup  ## ruff, format, import rules
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	.venv/bin/lint-imports --no-cache
+
+types: setup  ## mypy --strict
+	$(PY) -m mypy
+
+test-contracts: setup  ## Solidity tests, lint, third-party vectors, committed ABIs
+	tools/npm run -s lint
+	tools/npm run -s abi:check
+	tools/npm run -s vectors
+	tools/npm run -s test
+
+test: lint types test-contracts  ## every test and check
+	$(PY) -m pytest
+
+format: setup  ## rewrite Python and Solidity in the project's format
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	tools/npm run -s format
+
+lock: setup  ## resolve the Python dependencies anew into requirements/*.lock
+	.venv/bin/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \
+	  --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock
+	.venv/bin/uv pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-header \
+	  requirements/engine.in -o requirements/engine.lock
+	.venv/bin/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \
+	  requirements/uv.in -o requirements/uv.lock

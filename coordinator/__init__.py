@@ -1,0 +1,1 @@
+"""The coordinator: auctions jobs, meters them, signs receipts, keeps the log and settles it."""

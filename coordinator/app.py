@@ -1,0 +1,278 @@
+"""Composition: from an epoch identity to a serving coordinator.
+
+Order of a boot: open and check the store against the chain, show the attestation, wait until the
+chain has activated this boot's key, write the epoch's first leaf, take up open jobs, serve. Until
+the epoch is active nothing is signed.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import time
+from typing import Any
+
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio import serve
+from sqlmodel import Session, col, select
+
+from coordinator.auctioneer import Auctioneer
+from coordinator.book import OrderBook
+from coordinator.bundler import Bundler
+from coordinator.chain_view import ContractView
+from coordinator.config import Config
+from coordinator.desk import AuctionDesk, Clock
+from coordinator.directory import Directory
+from coordinator.docket import Docket
+from coordinator.errors import LogDiverged
+from coordinator.evidence import Evidence
+from coordinator.log import Leaf, Log
+from coordinator.ports import EpochRecord
+from coordinator.public import Face, create_app
+from coordinator.reputation import Reputation
+from coordinator.rows import open_jobs
+from coordinator.sequencer import Sequencer
+from coordinator.sessions import Handlers, Sessions
+from coordinator.settler import Settler
+from pinaivu.attestation import measurement, parse
+from pinaivu.chain.client import ChainClient
+from pinaivu.chain.deployment import Deployment
+from pinaivu.chain.rpc import HttpRpc
+from pinaivu.encoding import from_hex, jcs
+from pinaivu.epoch_identity import EpochIdentity
+from pinaivu.errors import TransportFailure
+from pinaivu.keys import checksum
+from pinaivu.manifest import Parameters
+from pinaivu.messages import EpochStart, Receipt
+from pinaivu.model_card import ModelCard
+from pinaivu.p2p import wire
+from pinaivu.p2p.frames import FrameLimits
+from pinaivu.p2p.host import Host, open_host
+from pinaivu.receipts import Origin
+from pinaivu.store.coordinator import EpochRow, LeafRow
+from pinaivu.store.database import Database, open_database
+from pinaivu.store.writer import Writer, open_writer
+from pinaivu.typed_data import Domain, signed_from_bytes
+
+_ACTIVATION_POLL_S = 0.25
+_logger = logging.getLogger(__name__)
+
+
+def now_ms() -> int:
+    """Wall time. In an enclave it is bounded by NSM documents and block times."""
+    return int(time() * 1000)
+
+
+class Coordinator:
+    """One boot of one log's coordinator."""
+
+    def __init__(self, config: Config, identity: EpochIdentity, database: Database) -> None:
+        self._config = config
+        self._identity = identity
+        self._rules = identity.parameters
+        self._log_id = from_hex(config.log_id, 32)
+        rpc = HttpRpc(self._rules.rpc[0].url)
+        deployment = Deployment.load(Path(config.deployment))
+        self._view = ContractView(
+            ChainClient(rpc, deployment, finality_blocks=self._rules.finality_blocks)
+        )
+        self._domain: Domain = deployment.domain
+        self._database = database
+        self._log = Log(self._domain, self._log_id)
+        self._docket = Docket()
+        self._reputation = Reputation(self._rules)
+        self._directory = Directory(self._view)
+        self._sessions = Sessions(self._directory, self._log_id, now_ms)
+        self._cards = _model_cards(config.model_cards)
+        self._host: Host | None = None
+        self._epoch: EpochRecord | None = None
+
+    async def run(self, stopping: Callable[[], Any]) -> None:
+        """Serve until `stopping` returns."""
+        await trio.to_thread.run_sync(self._view.domain)
+        async with AsyncExitStack() as stack:
+            writer = await stack.enter_async_context(open_writer(self._database))
+            await writer.read(self._load)
+            self._host = await stack.enter_async_context(
+                open_host(self._identity.peer_secret.secret, listen=self._config.listen)
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve_http, stopping)
+                await self._serve(writer, nursery)
+                await stopping()
+                nursery.cancel_scope.cancel()
+
+    def _load(self, session: Session) -> None:
+        """Rebuild the log from the store, checking every signature again."""
+        signers = {row.number: row.signer for row in session.exec(select(EpochRow))}
+        rows = session.exec(select(LeafRow).order_by(col(LeafRow.position)))
+        self._log.replay((_leaf(row) for row in rows), signers)
+        for leaf in self._log.pending():
+            if leaf.receipt:
+                self._reputation.learn(leaf.receipt)
+
+    async def _serve(self, writer: Writer, nursery: trio.Nursery) -> None:
+        epoch = await self._activation()
+        self._epoch = epoch
+        await writer.write(lambda session: session.merge(self._epoch_row(epoch)))
+        epochs = await writer.read(_parameters_by_epoch)
+        sequencer = self._sequencer(writer, epoch, epochs)
+        settler = Settler(
+            self._log,
+            self._view,
+            writer,
+            key=self._identity.signing_secret,
+            epoch=epoch.number,
+            parameters=self._rules,
+            now_ms=now_ms,
+        )
+        await settler.resume()
+        if epoch.number not in self._log.epoch_starts:
+            await sequencer.start_epoch(self._identity.manifest.digest())
+        for job in await writer.read(lambda session: list(open_jobs(session, self._domain))):
+            self._docket.open(job)
+        self._attach(writer, sequencer, epoch)
+        sequencer.on_receipt.append(self._sessions.announce)
+        for task in (sequencer.run, sequencer.close_due, sequencer.checkpoint, settler.run):
+            nursery.start_soon(task)
+        assert self._host
+        limits = FrameLimits.of(wire.MAX_CONTROL_FRAME)
+        self._host.serve(wire.NODE_PROTOCOL, self._sessions.serve_node, limits)
+        self._host.serve(wire.GATEWAY_PROTOCOL, self._sessions.serve_gateway, limits)
+        _logger.info("epoch %d is active: serving", epoch.number)
+
+    async def _activation(self) -> EpochRecord:
+        """Wait for the chain to activate this boot's key."""
+        key = self._identity.signing_secret.address
+        while True:
+            try:
+                found = await trio.to_thread.run_sync(self._view.active_epoch, self._log_id)
+            except TransportFailure as error:
+                _logger.warning("the chain can't be read: %s", error)
+                found = None
+            if found is not None and found.key == key:
+                return found
+            await trio.sleep(_ACTIVATION_POLL_S)
+
+    def _epoch_row(self, epoch: EpochRecord) -> EpochRow:
+        identity = self._identity
+        return EpochRow(
+            number=epoch.number,
+            signer=epoch.key,
+            manifest=jcs(identity.manifest.to_json()).decode(),
+            parameters=jcs(identity.parameters.to_json()).decode(),
+            document=identity.document,
+        )
+
+    def _sequencer(
+        self, writer: Writer, epoch: EpochRecord, epochs: dict[int, Parameters]
+    ) -> Sequencer:
+        return Sequencer(
+            self._log,
+            self._docket,
+            self._reputation,
+            writer,
+            key=self._identity.signing_secret,
+            note_secret=self._identity.note_secret,
+            origin=Origin(
+                log_id=self._log_id,
+                epoch=epoch.number,
+                measurement=measurement(parse(self._identity.document).pcrs),
+                parameters_digest=self._rules.digest(),
+            ),
+            epochs=epochs,
+            now_ms=now_ms,
+        )
+
+    def _attach(self, writer: Writer, sequencer: Sequencer, epoch: EpochRecord) -> None:
+        book = OrderBook(self._domain, self._log_id, ttl_ms=self._rules.offer_ttl_ms)
+        desk = AuctionDesk(
+            log=self._log,
+            docket=self._docket,
+            book=book,
+            reputation=self._reputation,
+            directory=self._directory,
+            auctioneer=Auctioneer(
+                self._domain,
+                self._sessions.ask,
+                now_ms,
+                window_ms=self._rules.window_ms,
+                live_all=self._rules.live_all,
+                live_best=self._rules.live_best,
+            ),
+            writer=writer,
+            key=self._identity.signing_secret,
+            epoch=epoch.number,
+            parameters=self._rules,
+            clock=Clock(now_ms, os.urandom),
+            reachable=self._sessions.reachable,
+        )
+        evidence = Evidence(self._log, self._docket, writer, sequencer.close, now_ms)
+
+        async def find_receipt(gateway: bytes, job_id: bytes) -> wire.Receipted | None:
+            return await writer.read(lambda session: _receipted(session, gateway, job_id))
+
+        self._sessions.attach(Handlers(book, desk, evidence, find_receipt))
+
+    async def _serve_http(self, stopping: Callable[[], Any]) -> None:
+        face = Face(
+            log=self._log,
+            database=self._database,
+            bundler=Bundler(self._log, self._database, self._cards),
+            addresses=lambda: self._host.addresses() if self._host else [],
+            active_epoch=lambda: self._epoch.number if self._epoch else 0,
+            pending=self._pending,
+        )
+        config = HypercornConfig()
+        config.bind = [f"{self._config.http_host}:{self._config.http_port}"]
+        config.accesslog = None
+        await serve(create_app(face), config, shutdown_trigger=stopping)  # type: ignore[arg-type]
+
+    def _pending(self) -> dict[str, Any] | None:
+        """What the operator needs to activate this boot, while it is not."""
+        if self._epoch is not None:
+            return None
+        row = self._epoch_row(EpochRecord(0, self._identity.signing_secret.address, 0))
+        return {
+            "signer": checksum(row.signer),
+            "manifest": self._identity.manifest.to_json(),
+            "parameters": self._identity.parameters.to_json(),
+            "document": self._identity.document.hex(),
+        }
+
+
+def open_coordinator(config: Config, identity: EpochIdentity) -> Coordinator:
+    """A coordinator over its opened store; `LogDiverged` where the manifest is another log's."""
+    if identity.manifest.log_id != from_hex(config.log_id, 32):
+        raise LogDiverged("the manifest names another log than the configuration")
+    return Coordinator(config, identity, open_database(config.database, "coordinator"))
+
+
+def _model_cards(paths: list[str]) -> dict[bytes, dict[str, Any]]:
+    cards = [ModelCard.from_json(Path(path).read_bytes()) for path in paths]
+    return {card.fingerprint: json.loads(card.to_json()) for card in cards}
+
+
+def _leaf(row: LeafRow) -> Leaf:
+    if row.kind == "Receipt":
+        receipt = signed_from_bytes(Receipt, row.signed)
+        return Leaf(receipt, row.digest, receipt.message.closed_ms)
+    start = signed_from_bytes(EpochStart, row.signed)
+    return Leaf(start, row.digest, start.message.time_ms)
+
+
+def _parameters_by_epoch(session: Session) -> dict[int, Parameters]:
+    return {
+        row.number: Parameters.from_jcs(row.parameters.encode())
+        for row in session.exec(select(EpochRow))
+    }
+
+
+def _receipted(session: Session, gateway: bytes, job_id: bytes) -> wire.Receipted | None:
+    row = session.exec(
+        select(LeafRow).where(LeafRow.gateway == gateway, LeafRow.job_id == job_id)
+    ).first()
+    return wire.Receipted(receipt=row.signed, index=row.position) if row else None

@@ -1,0 +1,333 @@
+"""Jobs from submission to award: admission, auction, awards rank by rank.
+
+Job, transcript and award are durable before the award leaves. Calling again with the same bytes
+gets the same answer; other bytes under a job's id are refused.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from eth_hash.auto import keccak
+from msgspec import Struct
+from sqlmodel import Session
+
+from coordinator.admission import Desk, Money
+from coordinator.auctioneer import Auctioneer
+from coordinator.auctioneer import Held as HeldAuction
+from coordinator.book import OrderBook
+from coordinator.directory import Directory
+from coordinator.docket import Awarded, Docket, OpenJob
+from coordinator.errors import JobRefused
+from coordinator.log import Log
+from coordinator.ports import ModelRecord
+from coordinator.reputation import Reputation
+from coordinator.rows import award_row, job_row, transcript_row
+from pinaivu.auction import rule
+from pinaivu.auction.replay import market_of
+from pinaivu.auction.rule import Cleared
+from pinaivu.auction.transcript import Header
+from pinaivu.codes import Mode, Reason
+from pinaivu.commitments import tokens_acknowledged
+from pinaivu.fields import MAX_U64
+from pinaivu.keys import SecretKey
+from pinaivu.manifest import Parameters
+from pinaivu.messages import Award, Grant, Job
+from pinaivu.p2p import wire
+from pinaivu.receipts import Held, PassedOver
+from pinaivu.store.writer import Writer
+from pinaivu.typed_data import Signed, digest
+
+_ZERO: Final = bytes(32)
+_MILLION: Final = 10**6
+_RETRY_AFTER_MS: Final = 2_000
+
+
+class Clock(Struct, frozen=True):
+    """Where time and randomness come from."""
+
+    now_ms: Callable[[], int]
+    random: Callable[[int], bytes]
+
+
+class AuctionDesk:
+    """Accepts jobs and awards them under one epoch."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        docket: Docket,
+        book: OrderBook,
+        reputation: Reputation,
+        directory: Directory,
+        auctioneer: Auctioneer,
+        writer: Writer,
+        key: SecretKey,
+        epoch: int,
+        parameters: Parameters,
+        clock: Clock,
+        reachable: Callable[[bytes], bool],
+    ) -> None:
+        self._log = log
+        self._docket = docket
+        self._book = book
+        self._reputation = reputation
+        self._directory = directory
+        self._auctioneer = auctioneer
+        self._writer = writer
+        self._key = key
+        self._epoch = epoch
+        self._rules = parameters
+        self._clock = clock
+        self._reachable = reachable
+        self._admission = Desk(log.domain, log.log_id, parameters)
+        self._submitting: set[tuple[bytes, bytes]] = set()
+
+    async def submit(
+        self, gateway: bytes, job: Signed[Job], grant: Signed[Grant]
+    ) -> wire.Awarded | wire.Refused:
+        """Admit, auction and award a job; a `Refused` with a reason is receipted too."""
+        key = (gateway, job.message.job_id)
+        known = self._docket.jobs.get(key)
+        if known is not None:
+            return self._repeat(known, job)
+        if key in self._submitting:
+            raise JobRefused("in_progress", "the job is being auctioned", retry_after_ms=100)
+        self._submitting.add(key)
+        try:
+            return await self._submit(gateway, job, grant)
+        finally:
+            self._submitting.discard(key)
+
+    async def _submit(
+        self, gateway: bytes, job: Signed[Job], grant: Signed[Grant]
+    ) -> wire.Awarded | wire.Refused:
+        received_ms = self._clock.now_ms()
+        model = await self._directory.model(job.message.model)
+        money = await self._money(job.message, grant.message)
+        reserve = self._admission.check(
+            job, grant, gateway, model, money, self._log.books, received_ms
+        )
+        assert model is not None
+        open_job = OpenJob(
+            job=job,
+            job_digest=job.digest(self._log.domain),
+            grant=grant,
+            received_ms=received_ms,
+            reserve_units=reserve,
+            held=Held(fingerprint=model.fingerprint, nonce=_ZERO, bids_root=_ZERO, bids=0),
+        )
+        self._docket.open(open_job)  # money is reserved from here on
+        try:
+            held = await self._hold(open_job, model)
+            return await self._award_first(open_job, held)
+        except BaseException:
+            self._docket.jobs.pop(open_job.key, None)
+            raise
+
+    def _repeat(self, known: OpenJob, job: Signed[Job]) -> wire.Awarded | wire.Refused:
+        if known.job.message != job.message:
+            raise JobRefused("job_id_used", "another job was submitted under this id")
+        if known.awards:
+            return self._answer(known, known.awards[-1])
+        if known.unserved_reason:
+            return _unserved(known.unserved_reason, known)
+        raise JobRefused("in_progress", "the job is being auctioned", retry_after_ms=100)
+
+    async def _money(self, job: Job, grant: Grant) -> Money:
+        payer = await self._directory.payer(grant.payer)
+        return Money(
+            payer=payer,
+            unsettled=self._log.unsettled(grant.payer),
+            reserved=self._docket.reserved(grant.payer),
+            reserved_under_grant=self._docket.reserved_under(job.grant_digest),
+        )
+
+    async def _hold(self, open_job: OpenJob, model: ModelRecord) -> HeldAuction:
+        header = await self._header(open_job, model)
+        job, grant = open_job.job.message, open_job.grant.message
+        market = market_of(header, job, grant, self._rules)
+        slots = self._book.slots(
+            job.model, header.open_ms, self._reputation.standing, self._docket.busy
+        )
+        held = await self._auctioneer.hold(
+            market, slots, header, self._reachable, live=job.mode == Mode.LIVE
+        )
+        open_job.market = held.market
+        open_job.entrants = list(held.entrants)
+        open_job.held = Held(
+            fingerprint=model.fingerprint,
+            nonce=header.nonce,
+            bids_root=held.bids_root,
+            bids=held.header.eligible,
+        )
+        return held
+
+    async def _header(self, open_job: OpenJob, model: ModelRecord) -> Header:
+        job = open_job.job.message
+        value_of_time = job.value_of_time
+        if value_of_time == MAX_U64:
+            value_of_time = self._rules.value_of_time
+        return Header(
+            job_digest=open_job.job_digest,
+            log_id=self._log.log_id,
+            epoch=self._epoch,
+            nonce=self._clock.random(32),
+            model_key=keccak(job.model.encode()),
+            fingerprint=model.fingerprint,
+            ratio_ppm=model.ratio_ppm,
+            prompt_tokens=job.prompt_tokens,
+            expected_tokens=self._reputation.expected_output(job.model, job.max_output_tokens),
+            max_output_tokens=job.max_output_tokens,
+            value_of_time=value_of_time,
+            mode=job.mode,
+            parameters_digest=self._rules.digest(),
+            open_ms=self._clock.now_ms(),
+            close_ms=0,
+            book_root=_ZERO,
+            book_size=0,
+            chain_block=await self._directory.block_number(),
+            reserve=open_job.reserve_units,
+            eligible=0,
+            called=0,
+        )
+
+    async def _award_first(
+        self, open_job: OpenJob, held: HeldAuction
+    ) -> wire.Awarded | wire.Refused:
+        awarded = self._next(open_job)
+        if awarded is None:
+            open_job.unserved_reason = _why_unserved(open_job)
+        rows = [job_row(open_job), transcript_row(held)]
+
+        def write(session: Session) -> None:
+            session.add_all(rows)
+            if awarded:
+                session.add(award_row(open_job, awarded))
+
+        await self._writer.write(write)
+        if awarded is None:
+            return _unserved(open_job.unserved_reason, open_job)
+        return self._answer(open_job, awarded)
+
+    async def award_next(self, open_job: OpenJob) -> wire.Awarded | wire.Refused:
+        """The next rank from the same transcript, after a reported failure."""
+        if open_job.market is None:
+            raise JobRefused("epoch_ended", "the epoch has ended", Reason.EPOCH_ENDED)
+        awarded = self._next(open_job)
+        row = job_row(open_job)
+        if awarded is None:
+            await self._writer.write(lambda session: session.merge(row))
+            raise JobRefused("no_node_left", "no further node", Reason.NO_NODE_LEFT)
+        award = award_row(open_job, awarded)
+
+        def write(session: Session) -> None:
+            session.merge(row)
+            session.add(award)
+
+        await self._writer.write(write)
+        return self._answer(open_job, awarded)
+
+    def _next(self, open_job: OpenJob) -> Awarded | None:
+        """Sign the next rank; nodes that are gone or full are passed over and stay on the line."""
+        assert open_job.market is not None
+        now = self._clock.now_ms()
+        job = open_job.job.message
+        while len(open_job.awards) < len(job.anchors) and now < job.deadline_ms:
+            excluded = frozenset(_node_of(entry) for entry in open_job.line)
+            cleared = rule.clear(open_job.market, open_job.entrants, excluded)
+            if cleared is None:
+                return None
+            node = cleared.entrant.row.node
+            held = self._book.held(job.model, node)
+            slots = held.signed.message.slots if held else 0
+            if not self._reachable(node) or self._docket.busy(node) >= slots:
+                open_job.line.append(PassedOver(node))
+                continue
+            award = self._award(open_job, cleared, now)
+            signed = Signed.by(self._key, self._log.domain, award)
+            self._docket.award(open_job, signed, signed.digest(self._log.domain))
+            return open_job.awards[-1]
+        return None
+
+    def _award(self, open_job: OpenJob, cleared: Cleared, now: int) -> Award:
+        job, before = open_job.job.message, open_job.awards
+        tokens_left, money_left, start = job.max_output_tokens, open_job.reserve_units, 0
+        for entry in before:
+            assert entry.failure
+            acknowledged = tokens_acknowledged(entry.failure.message.acks, job.max_output_tokens)
+            tokens_left -= acknowledged
+            money_left -= -(-acknowledged * entry.signed.message.price_out // _MILLION)
+            start = entry.failure.message.end_byte
+        row, bid = cleared.entrant.row, cleared.entrant.bid
+        return Award(
+            log_id=self._log.log_id,
+            epoch=self._epoch,
+            job_id=job.job_id,
+            job_digest=open_job.job_digest,
+            gateway=job.gateway,
+            node=row.node,
+            rank=len(before) + 1,
+            prior=before[-1].digest if before else _ZERO,
+            bid_digest=digest(self._log.domain, bid) if bid else row.offer_digest,
+            clearing=cleared.clearing,
+            price_in=cleared.price_in,
+            price_out=cleared.price_out,
+            prompt_tokens=job.prompt_tokens,
+            max_output_tokens=max(0, tokens_left),
+            max_amount=max(0, money_left),
+            start_byte=start,
+            request_commitment=job.request_commitment,
+            anchor=job.anchors[len(before)],
+            nonce=open_job.held.nonce,
+            bids_root=open_job.held.bids_root,
+            lease=_ZERO,
+            awarded_ms=now,
+            expires_ms=min(now + self._rules.award_ttl_ms, job.deadline_ms),
+        )
+
+    def _answer(self, open_job: OpenJob, awarded: Awarded) -> wire.Awarded:
+        node = awarded.signed.message.node
+        entrant = next((e for e in open_job.entrants if e.row.node == node), None)
+        held = self._book.held(open_job.job.message.model, node)
+        if entrant is None or held is None:
+            raise JobRefused("epoch_ended", "the epoch has ended", Reason.EPOCH_ENDED)
+        return wire.Awarded(
+            award=awarded.signed.to_bytes(),
+            peer=held.record.peer,
+            tps_milli=entrant.offer.tps_milli,
+            ttft_ms=entrant.offer.ttft_ms,
+        )
+
+
+def _node_of(entry: Awarded | PassedOver) -> bytes:
+    return entry.signed.message.node if isinstance(entry, Awarded) else entry.node
+
+
+def _why_unserved(open_job: OpenJob) -> int:
+    """Why nobody serves: passed over, beyond the limits, or nobody there."""
+    assert open_job.market is not None
+    if open_job.line:
+        return Reason.NO_NODE_LEFT
+    if any(rule.fits(open_job.market, e) for e in open_job.entrants):
+        return Reason.NO_NODES_WITHIN_LIMITS
+    return Reason.NO_NODES_AVAILABLE
+
+
+def _unserved(reason: int, open_job: OpenJob) -> wire.Refused:
+    if reason != Reason.NO_NODES_WITHIN_LIMITS:
+        return wire.Refused(
+            "no_nodes_available",
+            f"no node serves {open_job.job.message.model!r} now: try again soon",
+            reason,
+            _RETRY_AFTER_MS,
+        )
+    assert open_job.market is not None
+    prices = [e.price_out for e in open_job.entrants if rule.fits(open_job.market, e)]
+    return wire.Refused(
+        "no_nodes_within_limits",
+        f"the cheapest offer is {min(prices)} base units per million output tokens: "
+        "raise max_price_out or max_cost_units",
+        reason,
+        _RETRY_AFTER_MS,
+    )

@@ -1,0 +1,115 @@
+"""The log as this coordinator holds it: Merkle tree, running totals, and what is not yet batched.
+
+In memory, rebuilt from the store at boot, where every leaf's signature and counter is checked
+again. `commit` is called only after the leaves are durable. A history that is behind the chain's
+last anchor, or differs from it, is never served.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+
+from coordinator.errors import LogDiverged
+from coordinator.ports import AnchorRecord
+from pinaivu.books import Books
+from pinaivu.errors import PinaivuError
+from pinaivu.merkle.hashing import leaf_hash
+from pinaivu.merkle.tree import Tree
+from pinaivu.messages import Batch, EpochStart, Receipt
+from pinaivu.settlement import Netting, net, unpack_rows
+from pinaivu.typed_data import Domain, Signed
+
+
+class Leaf(Struct, frozen=True):
+    """One durable entry of the log: a signed receipt or an epoch's start."""
+
+    signed: Signed[Receipt] | Signed[EpochStart]
+    digest: bytes
+    closed_ms: int
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """The receipt, where the leaf is one."""
+        message = self.signed.message
+        return message if isinstance(message, Receipt) else None
+
+
+class Log:
+    """Tree, books and the tail of leaves that no batch covers yet."""
+
+    def __init__(self, domain: Domain, log_id: bytes) -> None:
+        self.domain = domain
+        self.log_id = log_id
+        self.tree = Tree()
+        self.books = Books()
+        self.epoch_starts: dict[int, int] = {}  # epoch → index of its EpochStart
+        self._tail: list[Leaf] = []  # leaves from `_tail_from` on
+        self._tail_from = 0
+        self._final_payer_totals: dict[bytes, int] = {}
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return len(self.tree)
+
+    @property
+    def batched_size(self) -> int:
+        """Leaves covered by a signed batch."""
+        return self._tail_from
+
+    def commit(self, leaf: Leaf, *, posted: bool = False) -> int:
+        """Take in a durable leaf; its index. `posted`: the books already have its receipt."""
+        if leaf.receipt is not None and not posted:
+            self.books.post(leaf.receipt)
+        elif isinstance(leaf.signed.message, EpochStart):
+            self.epoch_starts[leaf.signed.message.epoch] = self.size
+        self._tail.append(leaf)
+        return self.tree.append(leaf_hash(leaf.digest))
+
+    def replay(self, leaves: Iterable[Leaf], signers: dict[int, bytes]) -> None:
+        """Rebuild from the store; `LogDiverged` where a leaf isn't what its epoch signed."""
+        for leaf in leaves:
+            message = leaf.signed.message
+            try:
+                leaf.signed.require(self.domain, signers[message.epoch])
+                self.commit(leaf)
+            except (PinaivuError, KeyError) as error:
+                raise LogDiverged(
+                    f"leaf {self.size} of the stored log does not hold: {error}. Restore the "
+                    "database from a copy that is at least as new as the last anchor"
+                ) from error
+
+    def check_against(self, anchor: AnchorRecord) -> None:
+        """Refuse to go on where the chain has anchored another or a longer history."""
+        if anchor.size > self.size:
+            raise LogDiverged(
+                f"the chain has anchored {anchor.size} leaves, the database holds {self.size}: "
+                "restore a newer copy of the database"
+            )
+        if anchor.sequence and self.tree.root(anchor.size) != anchor.root:
+            raise LogDiverged(
+                f"the database's first {anchor.size} leaves are not the ones anchored on chain"
+            )
+
+    def pending(self) -> Sequence[Leaf]:
+        """Leaves that no batch covers yet, in order."""
+        return self._tail
+
+    def netting(self, new_size: int) -> Netting:
+        """Rows and statements of the pending leaves up to `new_size`."""
+        chosen = self._tail[: new_size - self._tail_from]
+        return net(leaf.receipt for leaf in chosen if leaf.receipt)
+
+    def mark_batched(self, new_size: int) -> None:
+        """A durable, signed batch covers all leaves below `new_size`."""
+        del self._tail[: new_size - self._tail_from]
+        self._tail_from = new_size
+
+    def mark_final(self, batch: Batch) -> None:
+        """A batch is final on chain: its payers owe that much less."""
+        for payer, debit in unpack_rows(batch.debits).items():
+            self._final_payer_totals[payer] = self._final_payer_totals.get(payer, 0) + debit
+
+    def unsettled(self, payer: bytes) -> int:
+        """Receipts of a payer that no final batch has debited yet, base units."""
+        return self.books.payer(payer).total - self._final_payer_totals.get(payer, 0)

@@ -1,0 +1,190 @@
+"""An auction rerun from its published transcript, by anyone.
+
+`read_transcript` checks roots, digests and signatures; `Replay.line` reruns the clearing for each
+rank. Not proven here: that M and the reputations are fair (replay of all receipts), that a row is
+missing which should be there (the chain's registrations), or the moment of closing.
+"""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from msgspec import Struct
+
+from pinaivu.auction import rule
+from pinaivu.auction.rule import Cleared, Entrant, Market
+from pinaivu.auction.transcript import CallEntry, Header, Row, bids_root, book_root
+from pinaivu.codes import CallOutcome
+from pinaivu.encoding import from_hex, to_hex
+from pinaivu.errors import InvalidEncoding, PeerFault
+from pinaivu.manifest import Parameters
+from pinaivu.messages import Bid, Grant, Job, Offer
+from pinaivu.typed_data import Domain, Signed, signed_from_json
+
+_ZERO = bytes(32)
+
+
+class TranscriptFault(PeerFault):
+    """A transcript contradicts itself or the job it is about."""
+
+
+class Replay(Struct, frozen=True, kw_only=True):
+    """A transcript that agrees with itself."""
+
+    header: Header
+    calls: Sequence[CallEntry]
+    entrants: Sequence[Entrant]
+    root: bytes
+
+    def clear(self, market: Market, excluded: frozenset[bytes]) -> Cleared | None:
+        """The rank that follows once `excluded` are out."""
+        return rule.clear(market, self.entrants, excluded)
+
+
+def market_of(header: Header, job: Job, grant: Grant, parameters: Parameters) -> Market:
+    """The market that header, job, grant and parameters define."""
+    return Market(
+        log_id=header.log_id,
+        nonce=header.nonce,
+        model=job.model,
+        fingerprint=header.fingerprint,
+        ratio_ppm=header.ratio_ppm,
+        features=job.features,
+        prompt_tokens=header.prompt_tokens,
+        expected_tokens=header.expected_tokens,
+        max_output_tokens=header.max_output_tokens,
+        value_of_time=header.value_of_time,
+        limit_in=min(job.max_price_in, grant.max_price_in),
+        limit_out=min(job.max_price_out, grant.max_price_out),
+        reserve=header.reserve,
+        allow=frozenset(job.allow),
+        deny=frozenset(job.deny),
+        close_ms=header.close_ms,
+        discount_ppm=parameters.discount_ppm,
+        uplift_ppm=parameters.max_uplift_ppm,
+        explore_ppm=parameters.explore_ppm,
+    )
+
+
+def require_valid_bid(
+    signed: Signed[Bid],
+    domain: Domain,
+    offer: Offer,
+    offer_digest: bytes,
+    market: Market,
+    job_digest: bytes,
+) -> bytes:
+    """The bid's digest, if it is its node's, for this call, and only lowers the price in bounds."""
+    bid = signed.message
+    digest = signed.require(domain, offer.node)
+    said = (bid.job_digest, bid.nonce, bid.offer_digest, bid.node, bid.ttft_ms, bid.tps_milli)
+    due = (job_digest, market.nonce, offer_digest, offer.node, offer.ttft_ms, offer.tps_milli)
+    if said != due:
+        raise TranscriptFault("the bid is for another call or changes a promise")
+    lowest = rule.lowest_bid(offer.price_out, market.discount_ppm)
+    if not lowest <= bid.price_out <= offer.price_out:
+        raise TranscriptFault(
+            f"a bid lies within {lowest} and {offer.price_out}, not {bid.price_out}"
+        )
+    return digest
+
+
+def transcript_document(
+    header: Header,
+    calls: Sequence[tuple[CallEntry, Signed[Bid] | None]],
+    rows: Sequence[tuple[int, Row, Signed[Offer]]],
+) -> dict[str, Any]:
+    """The published JSON form: header, calls with bids, rows with offers."""
+    return {
+        "header": to_hex(header.to_bytes()),
+        "calls": [
+            {"entry": to_hex(entry.to_bytes())} | ({"bid": bid.to_json()} if bid else {})
+            for entry, bid in calls
+        ],
+        "rows": [
+            {"slot": slot, "row": to_hex(row.to_bytes()), "offer": offer.to_json()}
+            for slot, row, offer in rows
+        ],
+    }
+
+
+def read_transcript(
+    document: object, domain: Domain, job: Job, grant: Grant, parameters: Parameters
+) -> tuple[Replay, Market]:
+    """Read a published transcript; `TranscriptFault` or `InvalidEncoding` where it doesn't hold."""
+    parts = _members(document, {"header", "calls", "rows"})
+    header = Header.from_bytes(from_hex(parts["header"]))
+    market = market_of(header, job, grant, parameters)
+    slots, offers = _read_rows(parts["rows"], header, domain)
+    if book_root(slots) != header.book_root:
+        raise TranscriptFault("the book's rows do not give its root")
+    entries, bids = _read_calls(parts["calls"], header, offers, domain, market)
+    entrants = [
+        Entrant(row, offers[row.node], bids.get(row.node)) for row in slots if row is not None
+    ]
+    if rule.count_eligible(market, entrants) != header.eligible:
+        raise TranscriptFault("the number of eligible offers is not the header's")
+    return Replay(
+        header=header, calls=entries, entrants=entrants, root=bids_root(header, entries)
+    ), market
+
+
+def _read_rows(
+    raw: object, header: Header, domain: Domain
+) -> tuple[list[Row | None], dict[bytes, Offer]]:
+    slots: list[Row | None] = [None] * header.book_size
+    offers: dict[bytes, Offer] = {}
+    for item in _items(raw):
+        parts = _members(item, {"slot", "row", "offer"})
+        slot, row = parts["slot"], Row.from_bytes(from_hex(parts["row"]))
+        offer = signed_from_json(Offer, parts["offer"])
+        if type(slot) is not int or not 0 <= slot < len(slots) or slots[slot] is not None:
+            raise TranscriptFault(f"no free book slot {slot!r}")
+        if row.node in offers or offer.message.node != row.node:
+            raise TranscriptFault("a node stands in the book at most once, with its own offer")
+        if offer.require(domain, row.node) != row.offer_digest:
+            raise TranscriptFault("a row names another offer")
+        slots[slot] = row
+        offers[row.node] = offer.message
+    return slots, offers
+
+
+def _read_calls(
+    raw: object, header: Header, offers: dict[bytes, Offer], domain: Domain, market: Market
+) -> tuple[list[CallEntry], dict[bytes, Bid]]:
+    entries: list[CallEntry] = []
+    bids: dict[bytes, Bid] = {}
+    for item in _items(raw):
+        parts = _members(item, {"entry"}, {"bid"})
+        entry = CallEntry.from_bytes(from_hex(parts["entry"]))
+        if entry.node not in offers or entry.node in {e.node for e in entries}:
+            raise TranscriptFault("a called node has one offer and is called once")
+        entries.append(entry)
+        if (entry.outcome == CallOutcome.BID) != ("bid" in parts):
+            raise TranscriptFault("a bid belongs to the outcome bid, and to no other")
+        if "bid" not in parts:
+            if entry.bid_digest != _ZERO:
+                raise TranscriptFault("a call without a bid names one")
+            continue
+        signed = signed_from_json(Bid, parts["bid"])
+        digest = require_valid_bid(
+            signed, domain, offers[entry.node], entry.offer_digest, market, header.job_digest
+        )
+        if digest != entry.bid_digest:
+            raise TranscriptFault("a call names another bid")
+        bids[entry.node] = signed.message
+    if len(entries) != header.called:
+        raise TranscriptFault("the number of calls is not the header's")
+    return entries, bids
+
+
+def _members(raw: object, needed: set[str], optional: AbstractSet[str] = frozenset()) -> Any:
+    if not isinstance(raw, dict) or not needed <= raw.keys() <= needed | optional:
+        raise InvalidEncoding(f"not exactly the members {', '.join(sorted(needed))}")
+    return raw
+
+
+def _items(raw: object) -> list[Any]:
+    if not isinstance(raw, list):
+        raise InvalidEncoding("not a list")
+    return raw

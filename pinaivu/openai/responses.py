@@ -1,0 +1,334 @@
+"""A response, gathered: canonical choices for the digest, and the text that segments tile.
+
+`Aggregator` takes the chunks of a stream, or a whole response as a single chunk, and gives the
+choices an SDK would have at the end. What it gives does not depend on how the text was cut into
+chunks. `text` and `canonical_choices` follow types.md, section 5; members that are null or empty
+are dropped on every level of a message, so that a stream which never sent them agrees.
+
+The order of the text is fixed (per choice: reasoning, content, refusal, tool calls), the order of
+arrival is not. While `append_only` holds, what `add` returns is exactly what the text grew by at
+its end, so bytes can be hashed and segments cut as they come; it always holds for one choice of
+plain text.
+"""
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pinaivu.codes import Finish, JobKind
+from pinaivu.errors import PeerFault
+from pinaivu.openai.requests import MAX_CHOICES
+
+_FLOAT32_BYTES: Final = 4
+_REASONING, _CONTENT, _REFUSAL, _CALLS = range(4)
+_NAME, _ARGUMENTS = range(2)
+
+_Index = Annotated[int, Meta(ge=0)]
+_Slot: TypeAlias = tuple[int, int, int, int]
+"""Choice index, field, tool call index, part of the call: sorts as the text is ordered."""
+
+
+class BadResponse(PeerFault):
+    """An engine or node sent what is no OpenAI response or chunk, or reported an error in it."""
+
+
+class _Function(Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(Struct):
+    index: _Index | None = None
+    id: str | None = None
+    type: str | None = None
+    function: _Function | None = None
+
+
+class _Message(Struct):
+    role: str | None = None
+    content: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(Struct):
+    index: _Index = 0
+    delta: _Message | None = None
+    message: _Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class Usage(Struct):
+    """The engine's own report of token counts; a claim, never the only source."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Chunk(Struct):
+    choices: list[_Choice] = []
+    usage: Usage | None = None
+    error: object = None
+
+
+class _Embedding(Struct):
+    embedding: str | list[float]
+    index: _Index = 0
+
+
+class _Embeddings(Struct):
+    data: list[_Embedding]
+
+
+class _State:
+    """What is known of one choice beside its text."""
+
+    def __init__(self) -> None:
+        self.role = ""
+        self.finish_reason: str | None = None
+        self.by_alias = False
+        self.call_ids: dict[int, str] = {}
+        self.call_types: dict[int, str] = {}
+
+
+class Aggregator:
+    """Gathers one chat or completion response of `choices` choices."""
+
+    def __init__(self, kind: JobKind, choices: int = 1) -> None:
+        if kind not in (JobKind.CHAT, JobKind.COMPLETION):
+            raise ValueError(f"{kind.name} responses have no chunks")
+        self.kind = kind
+        self.expected = choices
+        self.usage: Usage | None = None
+        self.append_only = True
+        self.size = 0
+        self._states: dict[int, _State] = {}
+        self._slots: dict[_Slot, list[str]] = {}
+        self._end: _Slot = (0, 0, 0, 0)
+
+    def feed(self, data: bytes) -> str:
+        """Take the data of one SSE event; as `add`, and faster than parsing it first."""
+        try:
+            return self._absorb(_DECODER.decode(data))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise BadResponse(f"no response chunk: {error}") from error
+
+    def add(self, chunk: object) -> str:
+        """Take one parsed chunk or whole response; the text it brought, in the text's order.
+
+        Raises `BadResponse` for what is none, for an error reported in it and for a choice beyond
+        those expected; the aggregator is of no use afterwards.
+        """
+        try:
+            return self._absorb(msgspec.convert(chunk, _Chunk))
+        except msgspec.ValidationError as error:
+            raise BadResponse(f"no response chunk: {error}") from error
+
+    @property
+    def complete(self) -> bool:
+        """Whether each expected choice has come to its end."""
+        return len(self._states) == self.expected and all(
+            state.finish_reason for state in self._states.values()
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether the text so far is nothing but one choice's content."""
+        return all(slot[:2] == (0, _CONTENT) for slot in self._slots)
+
+    @property
+    def finish_reason(self) -> str | None:
+        """How the lowest choice ended; None while it has not."""
+        return self._states[min(self._states)].finish_reason if self._states else None
+
+    def text(self) -> bytes:
+        """The text so far; after the last chunk, what the segments tile."""
+        ordered = sorted(self._slots)
+        return "".join("".join(self._slots[slot]) for slot in ordered).encode("utf-8")
+
+    def choices(self) -> list[dict[str, object]]:
+        """The canonical choices seen so far, ascending by index."""
+        return [self._choice(index, self._states[index]) for index in sorted(self._states)]
+
+    def _absorb(self, chunk: _Chunk) -> str:
+        if chunk.error is not None:
+            raise BadResponse(f"the engine reports an error: {chunk.error!r:.200}")
+        self.usage = chunk.usage or self.usage
+        added = []
+        for choice in sorted(chunk.choices, key=lambda choice: choice.index):
+            if choice.index >= self.expected:
+                raise BadResponse(f"choice {choice.index} where {self.expected} are expected")
+            state = self._states.setdefault(choice.index, _State())
+            state.finish_reason = choice.finish_reason or state.finish_reason
+            for slot, fragment in self._fragments(choice, state):
+                self._append(slot, fragment)
+                added.append(fragment)
+        return "".join(added)
+
+    def _fragments(self, choice: _Choice, state: _State) -> Iterator[tuple[_Slot, str]]:
+        """The texts in a choice's chunk, in the text's order; ids and role go to the state."""
+        at = choice.index
+        if self.kind == JobKind.COMPLETION:
+            yield from _text_at((at, _CONTENT, 0, 0), choice.text)
+            return
+        message = choice.delta or choice.message
+        if message is None:
+            return
+        state.role = state.role or message.role or ""
+        yield from _text_at((at, _REASONING, 0, 0), self._reasoning(at, state, message))
+        yield from _text_at((at, _CONTENT, 0, 0), message.content)
+        yield from _text_at((at, _REFUSAL, 0, 0), message.refusal)
+        numbered = [
+            (position if call.index is None else call.index, call)
+            for position, call in enumerate(message.tool_calls or [])
+        ]
+        for number, call in sorted(numbered, key=lambda pair: pair[0]):
+            state.call_ids[number] = state.call_ids.get(number, "") + (call.id or "")
+            state.call_types[number] = call.type or state.call_types.get(number, "")
+            function = call.function or _Function()
+            yield from _text_at((at, _CALLS, number, _NAME), function.name)
+            yield from _text_at((at, _CALLS, number, _ARGUMENTS), function.arguments)
+
+    def _reasoning(self, at: int, state: _State, message: _Message) -> str | None:
+        """`reasoning` wins over its alias, even over what the alias brought before."""
+        slot = (at, _REASONING, 0, 0)
+        if message.reasoning:
+            if state.by_alias:
+                self.size -= len("".join(self._slots.pop(slot)).encode("utf-8"))
+                self.append_only = state.by_alias = False
+            return message.reasoning
+        if slot in self._slots and not state.by_alias:
+            return None
+        state.by_alias = bool(message.reasoning_content) or state.by_alias
+        return message.reasoning_content
+
+    def _append(self, slot: _Slot, fragment: str) -> None:
+        try:
+            self.size += len(fragment.encode("utf-8"))
+        except UnicodeEncodeError as error:
+            raise BadResponse("a chunk holds a lone surrogate") from error
+        self._slots.setdefault(slot, []).append(fragment)
+        self.append_only = self.append_only and slot >= self._end
+        self._end = max(self._end, slot)
+
+    def _choice(self, index: int, state: _State) -> dict[str, object]:
+        choice: dict[str, object] = {"index": index, "finish_reason": state.finish_reason}
+        if self.kind == JobKind.COMPLETION:
+            return {**choice, "text": self._joined(index, _CONTENT)}
+        message = _present(
+            role=state.role or "assistant",
+            reasoning=self._joined(index, _REASONING),
+            content=self._joined(index, _CONTENT),
+            refusal=self._joined(index, _REFUSAL),
+            tool_calls=[call for call in self._calls(index, state) if call],
+        )
+        return {**choice, "message": message}
+
+    def _calls(self, index: int, state: _State) -> Iterator[dict[str, object]]:
+        for number in sorted(state.call_ids):
+            function = _present(
+                name=self._joined(index, _CALLS, number, _NAME),
+                arguments=self._joined(index, _CALLS, number, _ARGUMENTS),
+            )
+            yield _present(
+                id=state.call_ids[number], type=state.call_types[number], function=function
+            )
+
+    def _joined(self, index: int, field: int, call: int = 0, part: int = 0) -> str:
+        return "".join(self._slots.get((index, field, call, part), ()))
+
+
+def canonical_choices(kind: JobKind, response: Mapping[str, Any]) -> list[dict[str, object]]:
+    """The canonical choices of a whole response, e.g. of what an SDK returned (`model_dump()`).
+
+    Raises `BadResponse` for what is no response of that kind, or names a choice twice.
+    """
+    if kind == JobKind.EMBEDDING:
+        return _canonical_embeddings(response)
+    raw = response.get("choices")
+    if not isinstance(raw, list):
+        raise BadResponse("a response has a list of choices")
+    aggregator = Aggregator(kind, MAX_CHOICES)
+    aggregator.add(response)
+    choices = aggregator.choices()
+    if len(choices) != len(raw):
+        raise BadResponse("a response names a choice twice")
+    return choices
+
+
+def text(choices: Sequence[Mapping[str, Any]]) -> bytes:
+    """The text of canonical choices (types.md, section 5, "text(response)")."""
+    return "".join(part for choice in choices for part in _text_of(choice)).encode("utf-8")
+
+
+def finish_of(reason: str | None) -> Finish:
+    """The code for an engine's finish reason; one nobody knows, or none, is an engine error."""
+    return _FINISH.get(reason or "", Finish.ENGINE_ERROR)
+
+
+_DECODER: Final = msgspec.json.Decoder(_Chunk)
+_FINISH: Final = {
+    "stop": Finish.STOP,
+    "length": Finish.LENGTH,
+    "tool_calls": Finish.TOOL_CALLS,
+    "content_filter": Finish.CONTENT_FILTER,
+    "abort": Finish.CANCELLED,
+}
+
+
+def _text_at(slot: _Slot, fragment: str | None) -> Iterator[tuple[_Slot, str]]:
+    if fragment:
+        yield slot, fragment
+
+
+def _present(**members: object) -> dict[str, object]:
+    return {name: value for name, value in members.items() if value}
+
+
+def _text_of(choice: Mapping[str, Any]) -> Iterator[str]:
+    message = choice.get("message")
+    if message is None:
+        yield choice.get("embedding") or choice.get("text") or ""
+        return
+    for name in ("reasoning", "content", "refusal"):
+        yield message.get(name, "")
+    for call in message.get("tool_calls", ()):
+        function = call.get("function", {})
+        yield function.get("name", "")
+        yield function.get("arguments", "")
+
+
+def _canonical_embeddings(response: Mapping[str, Any]) -> list[dict[str, object]]:
+    try:
+        data = msgspec.convert(response, _Embeddings).data
+    except msgspec.ValidationError as error:
+        raise BadResponse(f"no embedding response: {error}") from error
+    by_index = {item.index: item for item in data}
+    if sorted(by_index) != list(range(len(data))):
+        raise BadResponse("embeddings are not numbered from 0, each once")
+    return [
+        {"index": index, "embedding": _float32_base64(by_index[index].embedding)}
+        for index in range(len(data))
+    ]
+
+
+def _float32_base64(embedding: str | list[float]) -> str:
+    """Base64 of the float32 values, little-endian, whichever form they came in."""
+    try:
+        if isinstance(embedding, str):
+            packed = base64.b64decode(embedding, validate=True)
+        else:
+            packed = struct.pack(f"<{len(embedding)}f", *embedding)
+    except (binascii.Error, OverflowError, ValueError) as error:
+        raise BadResponse(f"an embedding is no list of float32 values: {error}") from error
+    if len(packed) % _FLOAT32_BYTES:
+        raise BadResponse("an embedding ends within a float32 value")
+    return base64.b64encode(packed).decode("ascii")

@@ -1,0 +1,105 @@
+"""Opening a service's database: durable by default, migrated at once, one writer.
+
+SQLite runs in WAL mode with `synchronous=FULL`: a committed transaction survives `kill -9` and
+power loss. Calls are synchronous; services make them from worker threads, with one writer each.
+
+    database = open_database("sqlite:///state/node.db", "node")
+    with database.begin() as session:  # commits at the end, rolls back on any error
+        session.add(...)
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlmodel import Session, create_engine
+
+from pinaivu.errors import Misconfigured, TransportFailure
+
+SERVICES: Final = ("coordinator", "gateway", "node", "explorer")
+
+
+class StorageFailed(TransportFailure):
+    """The database refused or lost the operation; nothing of the transaction was kept."""
+
+
+class Database:
+    """An opened, migrated database of one service."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """A read-write transaction: durable when the block ends, undone when it raises."""
+        try:
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except SQLAlchemyError as error:
+            raise StorageFailed(f"the database refused the write: {error}") from error
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A read-only view."""
+        try:
+            with Session(self._engine, expire_on_commit=False) as session:
+                yield session
+        except SQLAlchemyError as error:
+            raise StorageFailed(f"the database refused the read: {error}") from error
+
+    def close(self) -> None:
+        """Release all connections."""
+        self._engine.dispose()
+
+
+def open_database(url: str, service: str) -> Database:
+    """Open and migrate; `Misconfigured` where the URL, the path or the server is wrong."""
+    if service not in SERVICES:
+        raise ValueError(f"no service {service!r}")
+    try:
+        engine = create_engine(url, **_options(url))
+        if engine.dialect.name == "sqlite":
+            _prepare_sqlite(engine)
+        _migrate(engine, service)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise Misconfigured(
+            f"{url!r} is no database URL: use sqlite:///PATH or postgresql+psycopg://…"
+        ) from error
+    except OperationalError as error:
+        raise Misconfigured(f"the {service} database can't be opened: {error.orig}") from error
+    return Database(engine)
+
+
+def _options(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        return {"connect_args": {"check_same_thread": False, "timeout": 30}}
+    return {"pool_pre_ping": True}
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    if engine.url.database:
+        Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+
+    def configure(connection: Any, _record: object) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    event.listen(engine, "connect", configure)
+
+
+def _migrate(engine: Engine, service: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(files("pinaivu.store") / "migrations"))
+    versions = str(files("pinaivu.store") / "migrations" / "versions" / service)
+    config.set_main_option("version_locations", versions)
+    config.set_main_option("path_separator", "os")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        config.attributes["service"] = service
+        command.upgrade(config, "head")

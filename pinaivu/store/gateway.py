@@ -1,0 +1,107 @@
+"""The gateway's tables: keys, grants, requests with their attempts, the outbox, receipts.
+
+Signed messages are kept as they travelled (`typed_data.Signed.to_bytes`); the columns beside them
+are for finding rows and adding up. A key is stored as its hash only. `body` and `response` are the
+one place of the system where prompt and answer lie on disk: for the key's holder, for as long as
+the gateway is configured to keep them, then they are emptied.
+"""
+
+from sqlalchemy import BigInteger, MetaData
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+
+class _Table(SQLModel, registry=registry(metadata=MetaData())):
+    """Base of this service's tables: a metadata of its own."""
+
+
+METADATA = _Table.metadata
+
+
+class GrantRow(_Table, table=True):
+    """A payer's signed permission to spend; checked before it was stored."""
+
+    __tablename__ = "grant"
+
+    digest: bytes = Field(primary_key=True)
+    payer: bytes = Field(index=True)
+    signed: bytes
+    added_ms: int = Field(sa_type=BigInteger)
+
+
+class KeyRow(_Table, table=True):
+    """An API key: who pays for it and how much it may use in a day (UTC); None is no limit."""
+
+    __tablename__ = "key"
+
+    key_id: str = Field(primary_key=True)
+    key_hash: bytes = Field(unique=True)
+    shown: str  # the first characters, for telling keys apart
+    label: str
+    payer: bytes
+    daily_tokens: int | None = Field(default=None, sa_type=BigInteger)
+    daily_units: int | None = Field(default=None, sa_type=BigInteger)
+    created_ms: int = Field(sa_type=BigInteger)
+    revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class RequestRow(_Table, table=True):
+    """A job this gateway has signed.
+
+    `state`: open (no delivery signed yet), delivered (in the outbox), unserved (refused by the
+    auction, its receipt still to be fetched), receipted, or refused (there is no receipt).
+    `tokens` and `units` are what the key's quota is charged: the gateway's own figures, replaced
+    by the receipt's.
+    """
+
+    __tablename__ = "request"
+
+    job_id: bytes = Field(primary_key=True)
+    key_id: str = Field(index=True)
+    model: str
+    job: bytes
+    grant: bytes
+    salt_root: bytes
+    state: str = Field(index=True)
+    created_ms: int = Field(sa_type=BigInteger, index=True)
+    prompt_tokens: int = Field(default=0, sa_type=BigInteger)
+    output_tokens: int = Field(default=0, sa_type=BigInteger)
+    units: int = Field(default=0, sa_type=BigInteger)
+    body: bytes | None = None
+    response: bytes | None = None
+
+
+class AttemptRow(_Table, table=True):
+    """An award of a job, with what was said of it; `acks_ceiling` is never below those released."""
+
+    __tablename__ = "attempt"
+
+    award_digest: bytes = Field(primary_key=True)
+    job_id: bytes = Field(index=True)
+    rank: int
+    award: bytes
+    acks_ceiling: int = 0
+    failure: bytes | None = None
+    completion: bytes | None = None
+
+
+class OutboxRow(_Table, table=True):
+    """A whole `wire.Deliver` frame, sent until the receipt comes back."""
+
+    __tablename__ = "outbox"
+
+    job_id: bytes = Field(primary_key=True)
+    frame: bytes
+    queued_ms: int = Field(sa_type=BigInteger)
+
+
+class ReceiptRow(_Table, table=True):
+    """A job's one receipt; `problem` says what in it contradicts this gateway's own evidence."""
+
+    __tablename__ = "receipt"
+
+    job_id: bytes = Field(primary_key=True)
+    signed: bytes
+    position: int = Field(sa_type=BigInteger)  # its index in the log
+    arrived_ms: int = Field(sa_type=BigInteger)
+    problem: str | None = None

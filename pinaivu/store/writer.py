@@ -1,0 +1,100 @@
+"""One writer per database, for trio: concurrent writes share a commit, each waits until durable.
+
+    async with open_writer(database) as writer:
+        await writer.write(lambda session: session.add(row))
+
+A write that raises is undone alone; the others of its commit are carried out. When `write` returns,
+the transaction has been committed; when it raises `StorageFailed`, it may or may not have been:
+the caller must be able to repeat it or to stop.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from math import inf
+from typing import Any, Final, TypeVar
+
+import trio
+from sqlmodel import Session
+
+from pinaivu.store.database import Database, StorageFailed
+
+T = TypeVar("T")
+_MOST_AT_ONCE: Final = 256
+
+
+class _Write:
+    def __init__(self, action: Callable[[Session], Any]) -> None:
+        self.action = action
+        self.done = trio.Event()
+        self.value: Any = None
+        self.error: Exception | None = None
+
+
+class Writer:
+    """Runs writes in order in a worker thread."""
+
+    def __init__(self, database: Database, send: "trio.MemorySendChannel[_Write]") -> None:
+        self._database = database
+        self._send = send
+
+    async def write(self, action: Callable[[Session], T]) -> T:
+        """Run `action` in a transaction and return its value once that is durable."""
+        job = _Write(action)
+        self._send.send_nowait(job)
+        await job.done.wait()
+        if job.error:
+            raise job.error
+        value: T = job.value
+        return value
+
+    async def read(self, action: Callable[[Session], T]) -> T:
+        """Run a read in a worker thread, beside the writes."""
+
+        def run() -> T:
+            with self._database.read() as session:
+                return action(session)
+
+        return await trio.to_thread.run_sync(run)
+
+
+@asynccontextmanager
+async def open_writer(database: Database) -> AsyncIterator[Writer]:
+    """Start the writing task; on leaving, all accepted writes are finished first."""
+    send, receive = trio.open_memory_channel[_Write](inf)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_run, database, receive)
+        async with send:
+            yield Writer(database, send)
+
+
+async def _run(database: Database, receive: "trio.MemoryReceiveChannel[_Write]") -> None:
+    async for first in receive:
+        jobs = [first]
+        while len(jobs) < _MOST_AT_ONCE:
+            try:
+                jobs.append(receive.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(_commit, database, jobs)
+        for job in jobs:
+            job.done.set()
+
+
+def _commit(database: Database, jobs: list[_Write]) -> None:
+    try:
+        with database.begin() as session:
+            for job in jobs:
+                _apply(session, job)
+    except StorageFailed as error:
+        for job in jobs:
+            job.error = job.error or error
+
+
+def _apply(session: Session, job: _Write) -> None:
+    """Run one write inside a savepoint, so that its failure is its own."""
+    try:
+        with session.begin_nested():
+            job.value = job.action(session)
+    except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
+        job.error = error
