@@ -25,6 +25,7 @@ def main() -> int:
         "--identity-fd", type=int, required=True, help="pipe on which boot hands over the identity"
     )
     arguments = parser.parse_args()
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     code = 0
     try:

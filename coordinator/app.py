@@ -225,6 +225,7 @@ class Coordinator:
             addresses=lambda: self._host.addresses() if self._host else [],
             active_epoch=lambda: self._epoch.number if self._epoch else 0,
             pending=self._pending,
+            market=self._sessions.market,
         )
         config = HypercornConfig()
         config.bind = [f"{self._config.http_host}:{self._config.http_port}"]

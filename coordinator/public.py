@@ -39,6 +39,7 @@ class Face(Struct, frozen=True, kw_only=True):
     addresses: Callable[[], Sequence[str]]
     active_epoch: Callable[[], int]
     pending: Callable[[], Json | None]
+    market: Callable[[], dict[str, int]]
 
 
 def create_app(face: Face) -> FastAPI:
@@ -58,6 +59,10 @@ def create_app(face: Face) -> FastAPI:
             "epochs": epochs,
             "pending": face.pending(),
         }
+
+    @app.get("/market")
+    def market() -> Json:
+        return {"models": face.market()}
 
     return app
 

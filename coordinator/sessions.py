@@ -64,6 +64,10 @@ class Sessions:
             raise JobRefused("starting", "the coordinator is starting", retry_after_ms=1_000)
         return self._handlers
 
+    def market(self) -> dict[str, int]:
+        """Live offers by model."""
+        return self._handlers.book.models(self._now_ms()) if self._handlers else {}
+
     def reachable(self, node: bytes) -> bool:
         """Whether a node's control stream is up."""
         return node in self._nodes

@@ -5,10 +5,11 @@ numbers up to 2⁵³−1 and as decimal strings above, bytes as lower-case ``0x`
 spelling: everything else, unknown members included, is an `InvalidEncoding`. Meaning is judged by
 the subclass in `check`, at construction, so a value that exists is a valid one.
 
-    >>> class Point(JcsDocument, frozen=True, kw_only=True, tag_=Tag.MODEL):
-    ...     x: Integer64
-    >>> Point(x=7).to_jcs()
-    b'{"x":7}'
+    >>> class Size(JcsDocument, frozen=True, kw_only=True):
+    ...     hash_tag: ClassVar[Tag] = Tag.MODEL
+    ...     leaves: Integer64
+    >>> Size(leaves=7).to_jcs()
+    b'{"leaves":7}'
 """
 
 from functools import cache

@@ -54,15 +54,17 @@ class Uint(Kind[int]):
 
     def check(self, value: object) -> int:
         """The value, if it is an integer within the width."""
-        if type(value) is not int or not 0 <= value <= self.maximum:
+        if not isinstance(value, int) or isinstance(value, bool):
             raise InvalidEncoding(f"{value!r} is no {self.solidity}")
-        return value
+        if not 0 <= value <= self.maximum:
+            raise InvalidEncoding(f"{value} is out of {self.solidity}'s range")
+        return int(value)  # enumerations of codes become plain numbers
 
     def word(self, value: int) -> bytes:
         return self.check(value).to_bytes(32)
 
     def to_json(self, value: int) -> object:
-        return value if self.bits <= _JSON_NUMBER_BITS else str(value)
+        return self.check(value) if self.bits <= _JSON_NUMBER_BITS else str(self.check(value))
 
     def from_json(self, raw: object) -> int:
         if self.bits <= _JSON_NUMBER_BITS:
@@ -75,9 +77,8 @@ class Uint(Kind[int]):
         return self.check(value)
 
     def to_wire(self, value: int) -> object:
-        return (
-            value if self.bits <= _WIRE_NUMBER_BITS else self.check(value).to_bytes(self.bits // 8)
-        )
+        checked = self.check(value)
+        return checked if self.bits <= _WIRE_NUMBER_BITS else checked.to_bytes(self.bits // 8)
 
     def from_wire(self, raw: object) -> int:
         if self.bits <= _WIRE_NUMBER_BITS:

@@ -100,10 +100,10 @@ class StreamCounter:
 
     Everything before a *seam* is counted for good. A seam is a place where the tokenizer splits the
     text anyway, behind a visible character, and far enough from the end for no later text to join
-    both sides: neither a special token nor a run of white space can reach across it. That the
-    rest alone gives the same tokens is checked at every seam, not assumed. The argument holds
-    for tokenizers whose splitting looks at most one character ahead of visible text (byte-level
-    BPE as in GPT-2, Llama 3, Qwen, SmolLM).
+    both sides: neither a special token nor a run of white space can reach across it. Counted
+    for good are the tokens of all less those of the rest alone, so what a tokenizer adds at the
+    beginning of any text cancels. The argument holds for tokenizers whose splitting looks at most
+    one character ahead of visible text (byte-level BPE as in GPT-2, Llama 3, Qwen, SmolLM).
 
     `feed` is exact unless a word is longer than 256 characters; within such a word it is
     a close estimate, so that its cost stays linear. `finish` is exact in either case.
@@ -148,7 +148,7 @@ class StreamCounter:
             self._seal("".join(self._head) + self._window[:place], tokens_after)
             self._window = self._window[place:]
         elif len(self._window) > _LONGEST_WORD_CHARS:
-            pass
+            self._cut(encoding)
         else:
             self._limit = min(2 * self._limit, _LONGEST_WORD_CHARS)
             return
@@ -163,9 +163,7 @@ class StreamCounter:
                 continue
             if place < 1 or self._window[place - 1].isspace():
                 continue
-            rest = self._encode(self._window[place:])
-            # One failed check means that this tokenizer looks back; trying on would cost squares.
-            return (place, len(rest)) if rest.ids == encoding.ids[index:] else None
+            return place, len(self._encode(self._window[place:]))
         return None
 
     def _seal(self, text: str, tokens_after: int) -> None:

@@ -34,7 +34,7 @@ if ! cat $locks pyproject.toml | cmp -s - "$stamp" 2>/dev/null; then
     [ -x .venv/bin/python ] || { say "making a virtual environment in .venv"; "$python" -m venv .venv; }
     say "installing $(cat $locks | grep -c '==') locked Python packages (about 700 MB, 1-3 minutes)"
     .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.lock
-    VIRTUAL_ENV="$PWD/.venv" .venv/bin/uv pip sync -q --require-hashes $locks requirements/uv.lock
+    VIRTUAL_ENV="$PWD/.venv" .venv/bin/uv pip sync -q --compile-bytecode --require-hashes $locks requirements/uv.lock
     VIRTUAL_ENV="$PWD/.venv" .venv/bin/uv pip install -q --no-deps --no-build-isolation -e .
     cat $locks pyproject.toml > "$stamp"
 fi

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {INodeCredits} from "../interfaces/INodeCredits.sol";
+import {INodeRegistry} from "../interfaces/INodeRegistry.sol";
+import {PackedRows} from "../libraries/PackedRows.sol";
+import {SettlementBase} from "./SettlementBase.sol";
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+
+/// @title Nodes' credit
+abstract contract NodeCredits is SettlementBase, INodeCredits {
+    using PackedRows for bytes;
+    using SafeERC20 for IERC20;
+
+    /// @dev One slot that never returns to zero: crediting a node that was paid out stays cheap.
+    struct Credit {
+        uint128 credit;
+        uint128 lifetime;
+    }
+
+    INodeRegistry internal immutable NODE_REGISTRY;
+
+    mapping(address node => Credit) private _credits;
+
+    constructor(INodeRegistry nodeRegistry_) {
+        NODE_REGISTRY = nodeRegistry_;
+    }
+
+    /// @inheritdoc INodeCredits
+    function withdrawCredit() external nonReentrant returns (uint128 amount) {
+        address wallet = NODE_REGISTRY.payoutOf(msg.sender);
+        if (wallet == address(0)) revert NodeNotRegistered(msg.sender);
+        amount = _credits[msg.sender].credit;
+        if (amount == 0) revert NoCredit(msg.sender);
+        _credits[msg.sender].credit = 0;
+        emit CreditPaid(msg.sender, wallet, amount);
+        TOKEN.safeTransfer(wallet, amount);
+    }
+
+    /// @inheritdoc INodeCredits
+    function payout(address[] calldata nodes) external nonReentrant {
+        for (uint256 i = 0; i < nodes.length; ++i) {
+            _payout(nodes[i]);
+        }
+    }
+
+    /// @inheritdoc INodeCredits
+    function creditOf(address node) external view returns (uint128 credit, uint128 lifetime) {
+        Credit memory entry = _credits[node];
+        return (entry.credit, entry.lifetime);
+    }
+
+    /// @dev Credits every row, each as `floor(amount * backed / due)`; `backed == due` credits in full.
+    /// The cast is safe, as `backed <= due`.
+    /// @return total Sum of the rows' amounts.
+    /// @return credited Sum of what was credited.
+    function _credit(bytes calldata rows, uint256 backed, uint256 due)
+        internal
+        returns (uint256 total, uint256 credited)
+    {
+        uint256 count = rows.count();
+        address node;
+        uint96 amount;
+        for (uint256 i = 0; i < count; ++i) {
+            (node, amount) = rows.rowAfter(node, i);
+            total += amount;
+            uint128 share = backed == due ? amount : uint128(amount * backed / due);
+            credited += share;
+            Credit storage entry = _credits[node];
+            (entry.credit, entry.lifetime) = (entry.credit + share, entry.lifetime + share);
+        }
+    }
+
+    function _payout(address node) private {
+        uint128 amount = _credits[node].credit;
+        if (amount == 0) return;
+        address wallet = NODE_REGISTRY.payoutOf(node);
+        if (wallet == address(0)) return;
+        _credits[node].credit = 0;
+        if (TOKEN.trySafeTransfer(wallet, amount)) {
+            emit CreditPaid(node, wallet, amount);
+        } else {
+            _credits[node].credit += amount; // a re-entering token may have let a batch add to it
+            emit PayoutFailed(node, wallet, amount);
+        }
+    }
+}

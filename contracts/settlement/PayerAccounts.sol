@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IPayerAccounts} from "../interfaces/IPayerAccounts.sol";
+import {PackedRows} from "../libraries/PackedRows.sol";
+import {LogFunds} from "./LogFunds.sol";
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+
+/// @title Payers' balances
+/// @dev Balances are keyed by log, so that a debit by the wrong log finds nothing and a row costs one slot.
+abstract contract PayerAccounts is LogFunds, IPayerAccounts {
+    using PackedRows for bytes;
+    using SafeERC20 for IERC20;
+
+    /// @dev What a batch's debits came to. `due = taken + covered + uncovered`.
+    struct Debits {
+        uint256 due;
+        uint96 taken; // from balances
+        uint96 covered; // from the reserve
+        uint96 uncovered; // from nowhere
+    }
+
+    /// @dev One slot per log and payer.
+    mapping(bytes32 logId => mapping(address payer => Account)) private _accounts;
+    mapping(bytes32 logId => mapping(address payer => uint96)) private _debts;
+    mapping(address payer => Payer) private _payers;
+
+    /// @inheritdoc IPayerAccounts
+    function deposit(uint96 amount) external nonReentrant {
+        _deposit(msg.sender, amount);
+    }
+
+    /// @inheritdoc IPayerAccounts
+    function depositFor(address payer, uint96 amount) external nonReentrant {
+        _deposit(payer, amount);
+    }
+
+    /// @inheritdoc IPayerAccounts
+    function depositWithPermit(
+        address payer,
+        uint96 amount,
+        uint256 deadline,
+        uint8 v,
+        bytes32 r,
+        bytes32 s
+    ) external nonReentrant {
+        // A failure is no error here: the permit may have been submitted already; the pull decides.
+        // solhint-disable-next-line no-empty-blocks
+        try IERC20Permit(address(TOKEN)).permit(msg.sender, address(this), amount, deadline, v, r, s) {} catch {}
+        _deposit(payer, amount);
+    }
+
+    /// @inheritdoc IPayerAccounts
+    function assign(bytes32 logId) external {
+        _checkKnown(logId);
+        Payer storage payer = _payers[msg.sender];
+        if (payer.logId != 0) revert AlreadyAssigned(msg.sender, payer.logId);
+        (uint96 balance, uint96 repaid) = _move(payer, 0, logId);
+        emit Assigned(msg.sender, logId, balance, repaid);
+    }
+
+    /// @inheritdoc IPayerAccounts
+    function requestMove(bytes32 nextLogId) external {
+        Payer storage payer = _payers[msg.sender];
+        bytes32 logId = payer.logId;
+        if (logId == 0) revert NotAssigned(msg.sender);
+        if (nextLogId != 0) _checkKnown(nextLogId);
+        uint40 movableAt = nextLogId == logId ? 0 : _afterDelay();
+        (payer.nextLogId, payer.movableAt) = (nextLogId, movableAt);
+        emit MoveRequested(msg.sender, logId, nextLogId, movableAt);
+    }
+
+    /// @inheritdoc IPayerAccounts
+    function completeMove() external {
+        Payer storage payer = _payers[msg.sender];
+        _checkMatured(payer.movableAt);
+        (bytes32 from, bytes32 to) = (payer.logId, payer.nextLogId);
+        (uint96 balance, uint96 repaid) = _move(payer, from, to);
+        emit Moved(msg.sender, from, to, balance, repaid);
+    }
+
+    /// @inheritdoc IPayerAccounts
+    function bumpGrantEpoch() external returns (uint64 grantEpoch) {
+        grantEpoch = ++_payers[msg.sender].grantEpoch;
+        emit GrantEpochBumped(msg.sender, grantEpoch);
+    }
+
+    /// @inheritdoc IPayerAccounts
+    function requestWithdrawal(uint96 amount) external {
+        bytes32 logId = _payers[msg.sender].logId;
+        uint40 availableAt = amount == 0 ? 0 : _afterDelay();
+        Account storage account = _accounts[logId][msg.sender];
+        (account.requested, account.availableAt) = (amount, availableAt);
+        emit WithdrawalRequested(msg.sender, logId, amount, availableAt);
+    }
+
+    /// @inheritdoc IPayerAccounts
+    function withdraw(address to) external nonReentrant returns (uint96 amount) {
+        if (to == address(0)) revert ZeroAddress();
+        bytes32 logId = _payers[msg.sender].logId;
+        Account memory account = _accounts[logId][msg.sender];
+        _checkMatured(account.availableAt);
+        amount = _min(account.requested, account.balance);
+        _accounts[logId][msg.sender] = Account(account.balance - amount, 0, 0);
+        _logs[logId].assigned -= amount;
+        emit Withdrawn(msg.sender, logId, to, amount);
+        TOKEN.safeTransfer(to, amount);
+    }
+
+    /// @inheritdoc IPayerAccounts
+    function accountOf(bytes32 logId, address payer) external view returns (Account memory) {
+        return _accounts[logId][payer];
+    }
+
+    /// @inheritdoc IPayerAccounts
+    function payerOf(address payer) external view returns (Payer memory) {
+        return _payers[payer];
+    }
+
+    /// @inheritdoc IPayerAccounts
+    function debtOf(bytes32 logId, address payer) external view returns (uint96) {
+        return _debts[logId][payer];
+    }
+
+    /// @dev Debits every row from its payer's balance in `logId`, then from `reserve` at the payer's debt.
+    /// Leaves it to the caller to book `taken` and `covered` on the log.
+    function _debit(bytes32 logId, uint64 sequence, bytes calldata rows, uint96 reserve)
+        internal
+        returns (Debits memory debits)
+    {
+        mapping(address => Account) storage accounts = _accounts[logId];
+        uint256 count = rows.count();
+        address payer;
+        uint96 amount;
+        for (uint256 i = 0; i < count; ++i) {
+            (payer, amount) = rows.rowAfter(payer, i);
+            debits.due += amount;
+            uint96 balance = accounts[payer].balance;
+            if (amount <= balance) {
+                accounts[payer].balance = balance - amount;
+                debits.taken += amount;
+            } else {
+                accounts[payer].balance = 0;
+                debits.taken += balance;
+                uint96 covered = _min(amount - balance, reserve - debits.covered);
+                uint96 uncovered = amount - balance - covered;
+                debits.covered += covered;
+                debits.uncovered += uncovered;
+                _debts[logId][payer] += covered;
+                emit PayerShort(logId, sequence, payer, covered, uncovered);
+            }
+        }
+    }
+
+    function _deposit(address payer, uint96 amount) private {
+        if (payer == address(0)) revert ZeroAddress();
+        _pull(amount);
+        bytes32 logId = _payers[payer].logId;
+        uint96 repaid = _add(logId, payer, amount);
+        emit Deposited(payer, logId, msg.sender, amount, repaid);
+    }
+
+    /// @dev Moves the caller's account from one ledger to another and ends a pending move.
+    function _move(Payer storage payer, bytes32 from, bytes32 to)
+        private
+        returns (uint96 balance, uint96 repaid)
+    {
+        Account memory account = _accounts[from][msg.sender];
+        delete _accounts[from][msg.sender];
+        balance = account.balance;
+        _logs[from].assigned -= balance;
+        (payer.logId, payer.nextLogId, payer.movableAt) = (to, 0, 0);
+        _accounts[to][msg.sender] = Account(0, account.requested, account.availableAt);
+        repaid = _add(to, msg.sender, balance);
+    }
+
+    /// @dev Adds `amount` to the payer's balance in `logId`, after repaying its debt to the reserve.
+    function _add(bytes32 logId, address payer, uint96 amount) private returns (uint96 repaid) {
+        uint96 debt = _debts[logId][payer];
+        LogState storage log = _logs[logId];
+        if (debt != 0) {
+            repaid = _min(debt, amount);
+            _debts[logId][payer] = debt - repaid;
+            log.reserve += repaid;
+        }
+        _accounts[logId][payer].balance += amount - repaid;
+        log.assigned += amount - repaid;
+    }
+}

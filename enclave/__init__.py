@@ -1,0 +1,1 @@
+"""The enclave: boot, attestation and manifest of a coordinator; the simulator stands apart."""

@@ -1,0 +1,150 @@
+"""A request body, read once: what it asks of the engine, and its own terms for the market.
+
+`read_body` bounds what is taken from the network, `read_demand` judges it; both raise `ApiError`.
+The bytes stay as they came, since the node gets exactly those. The member `pinaivu` is optional:
+
+    {"max_price_in", "max_price_out", "max_cost_units", "value_of_time",
+     "auction": "live" | "standing", "allow": ["0x…"], "deny": ["0x…"], "fingerprint": "0x…"}
+
+Prices are base units per million tokens, amounts base units, the value of time base units per
+second of waiting.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gateway.errors import ApiError, from_parameter
+from gateway.ports import ServedModel
+from pinaivu.codes import JobKind, Mode
+from pinaivu.encoding import MAX_SAFE_INTEGER, InvalidParameter, parse_json
+from pinaivu.openai import ChatRequest, read_request
+
+MAX_LISTED: Final = 64
+
+_Units = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
+_Address = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
+_Addresses = Annotated[list[_Address], Meta(max_length=MAX_LISTED)]
+_Digest = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}\Z")]
+
+
+class Terms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The caller's own terms for the market; unset members leave the matter to the grant."""
+
+    max_price_in: _Units | None = None
+    max_price_out: _Units | None = None
+    max_cost_units: _Units | None = None
+    value_of_time: _Units | None = None
+    auction: Literal["live", "standing"] | None = None
+    allow: _Addresses = []
+    deny: _Addresses = []
+    fingerprint: _Digest | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """How the auction is to be held; live where nothing is said."""
+        return Mode.STANDING if self.auction == "standing" else Mode.LIVE
+
+
+class Demand(Struct, frozen=True, kw_only=True):
+    """A valid request: body as it came and as parsed, its terms, and what it may use."""
+
+    raw: bytes
+    body: dict[str, Any]
+    request: ChatRequest
+    terms: Terms
+    model: ServedModel
+    prompt_tokens: int
+    max_output_tokens: int
+
+    @property
+    def streams(self) -> bool:
+        """Whether the client wants server-sent events."""
+        return bool(self.request.stream)
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the client wants a last chunk with token counts."""
+        options = self.request.stream_options
+        return bool(options and options.include_usage)
+
+
+async def read_body(chunks: AsyncIterator[bytes], announced: str | None, most: int) -> bytes:
+    """The whole body, or 413 as soon as it is too large."""
+    if announced and announced.isdigit() and int(announced) > most:
+        raise _too_large(most)
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > most:
+            raise _too_large(most)
+    return bytes(body)
+
+
+def read_demand(
+    raw: bytes, models: Mapping[str, ServedModel], *, default_output_tokens: int
+) -> Demand:
+    """Judge a chat completion's body. Counting the prompt takes a while for long ones."""
+    try:
+        body = parse_json(raw)
+        request = read_request(JobKind.CHAT, body)
+        assert isinstance(body, dict)
+        assert isinstance(request, ChatRequest)
+        model = _model(request.model, models)
+        prompt_tokens = model.tokenizer.count_prompt(body)
+        terms = _terms(request.pinaivu)
+        room = model.context_tokens - prompt_tokens
+        default = max(1, min(default_output_tokens, room))
+        output_tokens = request.max_output_tokens(default)
+        _require_room(request, model, prompt_tokens, default)
+    except InvalidParameter as error:
+        raise from_parameter(error) from error
+    return Demand(
+        raw=raw,
+        body=body,
+        request=request,
+        terms=terms,
+        model=model,
+        prompt_tokens=prompt_tokens,
+        max_output_tokens=output_tokens,
+    )
+
+
+def _model(name: str, models: Mapping[str, ServedModel]) -> ServedModel:
+    found = models.get(name)
+    if found is None:
+        raise ApiError(
+            404,
+            "model_not_found",
+            f"The model {name!r} is not served here; GET /v1/models lists those that are.",
+            param="model",
+        )
+    return found
+
+
+def _terms(raw: dict[str, object] | None) -> Terms:
+    try:
+        return msgspec.convert(raw or {}, Terms)
+    except msgspec.ValidationError as error:
+        raise InvalidParameter("pinaivu", str(error)) from error
+
+
+def _require_room(request: ChatRequest, model: ServedModel, prompt: int, default: int) -> None:
+    """Prompt and each choice share the model's context."""
+    wanted = request.tokens_per_choice(default)
+    if prompt + wanted > model.context_tokens:
+        raise ApiError(
+            400,
+            "context_length_exceeded",
+            f"{model.name} has a context of {model.context_tokens} tokens; the messages have"
+            f" {prompt} and up to {wanted} are asked for; shorten them or lower max_tokens.",
+            param="messages" if prompt >= model.context_tokens else "max_tokens",
+        )
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(
+        413, "request_too_large", f"The body is larger than {most} bytes; send less at once."
+    )

@@ -1,0 +1,397 @@
+"""One request on the market: submit, award, relay, the next rank where a node fails, delivery.
+
+An exchange runs in a task of its own, so it outlives its client: whatever happens, it ends with a
+signed delivery in the outbox, or with a request that never had an award. The client's side reads
+the `Answer`; `leave` tells that the client has gone.
+
+Disk is waited for where something depends on it and nowhere else: the request row is written while
+the job is being auctioned, the attempt row while the node computes its first token.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from gateway.access import Access, Reservation
+from gateway.answers import Answer, ClientStalled
+from gateway.checks import Before, charges_of, discrepancies, require_award
+from gateway.config import Limits
+from gateway.deliveries import Leg, delivery_frame, evidence_of, sign_delivery
+from gateway.demands import Demand
+from gateway.drafts import Draft, Identity
+from gateway.errors import (
+    ApiError,
+    AttemptFailed,
+    CoordinatorFault,
+    CoordinatorUnreachable,
+    MarketRefused,
+    coordinator_fault,
+    from_attempt,
+    from_refusal,
+    internal,
+    storage,
+    unreachable,
+)
+from gateway.ledger import ACKS_AHEAD, OPEN, REFUSED, UNSERVED, Conclusion, Ledger
+from gateway.market import Market
+from gateway.ports import Epoch, Registry, UnknownParty
+from gateway.relay import Order, Patience, Relay
+from gateway.tasks import Background
+from pinaivu.codes import Outcome, Reason
+from pinaivu.commitments import response_commitment, response_digest
+from pinaivu.encoding import jcs
+from pinaivu.errors import PinaivuError, TransportFailure
+from pinaivu.messages import Award, Delivery, Failure
+from pinaivu.metering import Tolerance
+from pinaivu.p2p import wire
+from pinaivu.p2p.frames import FrameStream
+from pinaivu.p2p.links import ReadyPool
+from pinaivu.store.database import StorageFailed
+from pinaivu.store.gateway import AttemptRow, RequestRow
+from pinaivu.typed_data import Signed, signed_from_bytes
+
+_WRITE_TRIES: Final = 2
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What all exchanges of a gateway share."""
+
+    identity: Identity
+    ledger: Ledger
+    access: Access
+    market: Market
+    registry: Registry
+    pool: ReadyPool
+    limits: Limits
+    nursery: trio.Nursery
+    now_ms: Callable[[], int]
+    concluded: Callable[[bytes], None]
+    """Called with a job id once its delivery is durable, or its job needs to be cleared up."""
+
+
+class Exchange:
+    """One request's way through the market."""
+
+    def __init__(
+        self, desk: Desk, demand: Demand, draft: Draft, epoch: Epoch, reservation: Reservation
+    ) -> None:
+        self._desk = desk
+        self._demand = demand
+        self._draft = draft
+        self._rules = epoch.parameters
+        self._reservation = reservation
+        self._legs: list[Leg] = []
+        self._scope: trio.CancelScope | None = None
+        self._gone = False
+        self._used = (0, 0)
+        created_s = draft.job.message.created_ms // 1000
+        self.answer = Answer(demand, draft.request_id, created_s)
+
+    @property
+    def request_id(self) -> str:
+        """The job id as people see it."""
+        return self._draft.request_id
+
+    @property
+    def streams(self) -> bool:
+        """Whether the client wants server-sent events."""
+        return self._demand.streams
+
+    def leave(self) -> None:
+        """The client has gone: stop the node now."""
+        self._gone = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def run(self) -> None:
+        """Serve the request to its end; never raises but for cancellation."""
+        try:
+            await self._serve()
+        except ApiError as error:
+            self.answer.fail(error)
+        except StorageFailed as error:
+            _log.error("request %s: %s", self.request_id, error)
+            self._fail_and_clear_up(storage())
+        except TransportFailure as error:
+            _log.warning("request %s: %s", self.request_id, error)
+            self._fail_and_clear_up(unreachable())
+        except PinaivuError as error:
+            _log.error("request %s: %s", self.request_id, error)
+            self._fail_and_clear_up(coordinator_fault(str(error)))
+        except Exception:  # noqa: BLE001 - the supervisor of one request: a bug ends it and nothing else
+            _log.exception("request %s failed", self.request_id)
+            self._fail_and_clear_up(internal())
+        finally:
+            self._desk.access.settle(self._reservation, *self._used)
+
+    def _fail_and_clear_up(self, error: ApiError) -> None:
+        self.answer.fail(error)
+        self._desk.concluded(self._draft.job.message.job_id)
+
+    async def _serve(self) -> None:
+        awarded = await self._submit()
+        while True:
+            order, patience = await self._accept(awarded)
+            leg = await self._attempt(order, patience)
+            self._legs.append(leg)
+            if not leg.result:
+                await self._conclude(Outcome.COMPLETE)
+                self.answer.finish(sum(leg.output_tokens for leg in self._legs))
+                return
+            if leg.result == Reason.CLIENT_GONE:
+                await self._conclude(Outcome.CLIENT_GONE)
+                self.answer.fail(from_attempt(leg.result, "the client went away", cut=True))
+                return
+            awarded = await self._next_rank(leg)
+
+    # Submission and awards
+
+    async def _submit(self) -> wire.Awarded:
+        job = self._draft.job
+        kept = self._desk.limits.content_hours > 0
+        row = RequestRow(
+            job_id=job.message.job_id,
+            key_id=self._reservation.key_id,
+            model=job.message.model,
+            job=job.to_bytes(),
+            grant=self._draft.grant.to_bytes(),
+            salt_root=self._draft.salts.root,
+            state=OPEN,
+            created_ms=job.message.created_ms,
+            prompt_tokens=job.message.prompt_tokens,
+            body=self._demand.raw if kept else None,
+        )
+        written = Background(self._desk.nursery, lambda: self._desk.ledger.open(row))
+        try:
+            answer = await self._desk.market.submit(job, self._draft.grant)
+        except MarketRefused as refused:
+            await written.wait()
+            raise await self._refused(refused) from refused
+        finally:
+            await written.wait()
+        if isinstance(answer, wire.Receipted):
+            raise CoordinatorFault("a new job was answered by a receipt")
+        return answer
+
+    async def _refused(self, refused: MarketRefused) -> ApiError:
+        """Without an award there is nothing to deliver; an auction's refusal has a receipt."""
+        job_id = self._draft.job.message.job_id
+        await self._desk.ledger.mark(job_id, UNSERVED if refused.reason else REFUSED)
+        if refused.reason:
+            self._desk.concluded(job_id)
+        return from_refusal(refused)
+
+    async def _accept(self, awarded: wire.Awarded) -> tuple[Order, Patience]:
+        """The award, checked; nothing the coordinator says of it is believed unchecked."""
+        signed = signed_from_bytes(Award, awarded.award)
+        signer = await self._desk.registry.signer(signed.message.epoch)
+        domain, model = self._desk.identity.domain, self._demand.model
+        digest = require_award(signed, signer, domain, self._draft, model.ratio_ppm, self._before())
+        order = Order(
+            award=signed,
+            award_digest=digest,
+            chain=self._draft.chains[signed.message.rank - 1],
+            draft=self._draft,
+            model=model,
+            domain=domain,
+            tolerance=Tolerance(self._rules.tolerance_tokens, self._rules.tolerance_ppm),
+            body=self._demand.raw,
+            prefix=self.answer.text().decode("utf-8"),
+        )
+        limits = self._desk.limits
+        return order, Patience.of(awarded, limits.patience_s, limits.after_cancel_s)
+
+    def _before(self) -> list[Before]:
+        return [
+            Before(leg.award.message, leg.award_digest, leg.failure.message)
+            for leg in self._legs
+            if leg.failure
+        ]
+
+    async def _next_rank(self, leg: Leg) -> wire.Awarded:
+        """Report the failure and get the next award, where another node can go on."""
+        cut = self.answer.size > 0
+        if cut and not self.answer.continuable:
+            raise await self._give_up(leg)
+        if not cut:
+            self.answer.restart()
+        leg.failure = self._sign_failure(leg)
+        await self._desk.ledger.fail(self._row(leg.award), leg.failure.to_bytes())
+        if leg.award.message.rank == len(self._draft.chains):
+            raise await self._give_up(leg)
+        try:
+            return await self._desk.market.report(leg.failure)
+        except (MarketRefused, CoordinatorUnreachable) as error:
+            _log.info("request %s: no further node: %s", self.request_id, error)
+            raise await self._give_up(leg) from error
+
+    async def _give_up(self, leg: Leg) -> ApiError:
+        """Nobody goes on: deliver what there is, and say so."""
+        await self._conclude(Outcome.FAILED)
+        return from_attempt(leg.result, leg.detail, cut=self.answer.size > 0)
+
+    def _sign_failure(self, leg: Leg) -> Signed[Failure]:
+        failure = Failure(
+            award_digest=leg.award_digest,
+            gateway=self._desk.identity.address,
+            reason=int(leg.result),
+            acks=leg.acks,
+            output_tokens=leg.output_tokens,
+            end_byte=leg.end_byte,
+            reported_ms=self._desk.now_ms(),
+        )
+        return Signed.by(self._desk.identity.key, self._desk.identity.domain, failure)
+
+    # One attempt
+
+    async def _attempt(self, order: Order, patience: Patience) -> Leg:
+        leg = Leg(
+            award=order.award,
+            award_digest=order.award_digest,
+            result=Reason.CLIENT_GONE,
+            end_byte=order.award.message.start_byte,
+        )
+        row = self._row(order.award)
+        written = Background(self._desk.nursery, lambda: self._desk.ledger.award(row))
+        if not self._gone:
+            try:
+                await self._relay(order, patience, leg, written)
+            except AttemptFailed as failed:
+                leg.result, leg.detail = failed.reason, str(failed)
+                _log.info("request %s: rank %d: %s", self.request_id, row.rank, failed)
+        await written.wait()
+        return leg
+
+    async def _relay(
+        self, order: Order, patience: Patience, leg: Leg, written: "Background[None]"
+    ) -> None:
+        """Relay until the end, or until the client goes: then `leg.result` stays as it was."""
+        stream = await self._ready_stream(order.award.message.node)
+        allowed = _Allowance(self._desk.ledger, order, written)
+        relay = Relay(stream, order, self.answer, patience, allowed.need, self._desk.now_ms)
+        try:
+            with trio.CancelScope() as self._scope:
+                await relay.run()
+                leg.result = Reason.NONE
+            if leg.result:
+                await relay.stop()
+        except ClientStalled:
+            await relay.stop()
+        finally:
+            self._scope = None
+            self._note(relay, leg)
+            if leg.result:
+                stream.reset("the attempt is over")
+            else:
+                self._desk.nursery.start_soon(_end, stream)
+
+    async def _ready_stream(self, node: bytes) -> FrameStream:
+        """A stream that the node, known by its registered peer key, has laid ready."""
+        try:
+            peer = await self._desk.registry.node_peer(node)
+            return await self._desk.pool.take(peer, self._desk.limits.ready_within_s)
+        except (TransportFailure, UnknownParty) as error:
+            raise AttemptFailed(Reason.SILENT, str(error)) from error
+
+    def _note(self, relay: Relay, leg: Leg) -> None:
+        leg.text = self.answer.text()[leg.award.message.start_byte :]
+        leg.end_byte = leg.award.message.start_byte + len(leg.text)
+        leg.output_tokens, leg.acks = relay.output_tokens, relay.acks
+        leg.first_token_ms, leg.finished_ms = relay.first_token_ms, relay.finished_ms
+        leg.completion = relay.completion
+
+    def _row(self, award: Signed[Award]) -> AttemptRow:
+        return AttemptRow(
+            award_digest=award.digest(self._desk.identity.domain),
+            job_id=award.message.job_id,
+            rank=award.message.rank,
+            award=award.to_bytes(),
+            acks_ceiling=min(ACKS_AHEAD, self._draft.chains[0].length),
+        )
+
+    # The end
+
+    async def _conclude(self, outcome: Outcome) -> None:
+        """Sign what the client gets and make it durable, before it gets the end of it."""
+        identity, draft, now = self._desk.identity, self._draft, self._desk.now_ms()
+        choices = self.answer.choices()
+        whole = response_commitment(draft.salts.response, response_digest(choices))
+        delivery = sign_delivery(
+            identity, draft.job_digest, draft.salts, self._legs, outcome, whole, now
+        )
+        self._log_discrepancies(delivery.message, outcome)
+        output_tokens = sum(leg.output_tokens for leg in self._legs)
+        frame = delivery_frame(delivery, draft.job, draft.grant, self._legs)
+        units = self._units(frame)
+        self._used = (self._demand.prompt_tokens + output_tokens, units)
+        kept = self._desk.limits.content_hours > 0
+        await self._durably(
+            Conclusion(
+                job_id=draft.job.message.job_id,
+                frame=wire.encode(frame),
+                output_tokens=output_tokens,
+                units=units,
+                completions={
+                    leg.award_digest: leg.completion.to_bytes()
+                    for leg in self._legs
+                    if leg.completion
+                },
+                response=jcs({"choices": choices}) if kept else None,
+                now_ms=now,
+            )
+        )
+        self._desk.concluded(draft.job.message.job_id)
+
+    async def _durably(self, end: Conclusion) -> None:
+        """Write it; once more where the first time may have failed. Both may have happened."""
+        for tries_left in reversed(range(_WRITE_TRIES)):
+            try:
+                await self._desk.ledger.conclude(end)
+            except StorageFailed:
+                if not tries_left:
+                    raise
+            else:
+                return
+
+    def _units(self, frame: wire.Deliver) -> int:
+        """What it costs by our own evidence, until the receipt says so."""
+        evidence = evidence_of(frame, self._desk.identity.domain)
+        return sum(charge.amount for charge in charges_of(evidence, self._rules))
+
+    def _log_discrepancies(self, delivery: Delivery, outcome: Outcome) -> None:
+        completion = self._legs[-1].completion
+        if outcome != Outcome.COMPLETE or completion is None:
+            return
+        tolerance = Tolerance(self._rules.tolerance_tokens, self._rules.tolerance_ppm)
+        prompt = self._demand.prompt_tokens
+        said = completion.message
+        for found in discrepancies(said, delivery.parts[-1], delivery, prompt, tolerance):
+            _log.warning("request %s: the node's completion differs: %s", self.request_id, found)
+
+
+async def _end(stream: FrameStream) -> None:
+    with suppress(PinaivuError):
+        await stream.aclose()
+
+
+class _Allowance:
+    """Acknowledgements that may be released because the ledger says so already."""
+
+    def __init__(self, ledger: Ledger, order: Order, written: "Background[None]") -> None:
+        self._ledger = ledger
+        self._order = order
+        self._written = written
+        self._ceiling = ACKS_AHEAD
+
+    async def need(self, acks: int) -> None:
+        """Return once `acks` are on disk."""
+        await self._written.wait()
+        if acks > self._ceiling:
+            self._ceiling = min(acks + ACKS_AHEAD, self._order.chain.length)
+            await self._ledger.raise_ceiling(self._order.award_digest, self._ceiling)

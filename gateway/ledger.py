@@ -1,0 +1,215 @@
+"""The gateway's durable state: what is written, when it has to be, and what a restart finds.
+
+Each method is one transaction through the database's one writer; when it returns, it is durable.
+It raises `StorageFailed` when it may not be: every write here can be repeated, and repeating one
+that did happen changes nothing. What hangs on what:
+
+- a request row stands before anything is dispatched to a node;
+- an attempt row stands before its first acknowledgement is released, and its `acks_ceiling` is
+  raised before an acknowledgement above it is: a restart never reports fewer than were released;
+- a failure stands before it is reported;
+- an outbox row stands before the client sees the end of its answer.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from pinaivu.messages import Grant
+from pinaivu.store.gateway import AttemptRow, GrantRow, KeyRow, OutboxRow, ReceiptRow, RequestRow
+from pinaivu.store.writer import Writer
+from pinaivu.typed_data import Signed, signed_from_bytes
+
+ACKS_AHEAD: Final = 32
+"""By how many acknowledgements (of 32 tokens) the durable ceiling runs ahead of those released."""
+
+DAY_MS: Final = 86_400_000
+_MOST_UNITS: Final = (1 << 63) - 1
+OPEN, DELIVERED, UNSERVED, RECEIPTED, REFUSED = (
+    "open",
+    "delivered",
+    "unserved",
+    "receipted",
+    "refused",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a key has used up on one day: tokens of prompt and answer, and base units."""
+
+    tokens: int = 0
+    units: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """How a request ended, as far as the gateway can tell without a receipt."""
+
+    job_id: bytes
+    frame: bytes
+    output_tokens: int
+    units: int
+    completions: dict[bytes, bytes]
+    response: bytes | None
+    now_ms: int
+
+
+class Ledger:
+    """Reads and writes of one gateway."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    # Keys and grants
+
+    async def key(self, key_hash: bytes) -> KeyRow | None:
+        """The key of a hash, revoked or not."""
+        query = select(KeyRow).where(KeyRow.key_hash == key_hash)
+        return await self._writer.read(lambda session: session.exec(query).first())
+
+    async def grants(self, payer: bytes) -> list[Signed[Grant]]:
+        """A payer's grants, newest first."""
+        query = (
+            select(GrantRow).where(GrantRow.payer == payer).order_by(col(GrantRow.added_ms).desc())
+        )
+        rows = await self._writer.read(lambda session: session.exec(query).all())
+        return [signed_from_bytes(Grant, row.signed) for row in rows]
+
+    async def spent(self, key_id: str, day: int | None = None) -> Spent:
+        """What a key used on a day (days since 1970, UTC), or ever."""
+        query = select(
+            func.coalesce(func.sum(col(RequestRow.prompt_tokens)), 0),
+            func.coalesce(func.sum(col(RequestRow.output_tokens)), 0),
+            func.coalesce(func.sum(col(RequestRow.units)), 0),
+            func.count(),
+        ).where(RequestRow.key_id == key_id)
+        if day is not None:
+            query = query.where(
+                col(RequestRow.created_ms) >= day * DAY_MS,
+                col(RequestRow.created_ms) < (day + 1) * DAY_MS,
+            )
+        prompt, output, units, requests = await self._writer.read(
+            lambda session: session.exec(query).one()
+        )
+        return Spent(int(prompt) + int(output), int(units), int(requests))
+
+    # A request's life
+
+    async def open(self, row: RequestRow) -> None:
+        """A job has been signed."""
+        await self._writer.write(lambda session: _add_once(session, row, row.job_id))
+
+    async def award(self, row: AttemptRow) -> None:
+        """An award has been accepted."""
+        await self._writer.write(lambda session: _add_once(session, row, row.award_digest))
+
+    async def raise_ceiling(self, award_digest: bytes, acks: int) -> None:
+        """Acknowledgements up to `acks` may be released from now on."""
+
+        def write(session: Session) -> None:
+            session.get_one(AttemptRow, award_digest).acks_ceiling = acks
+
+        await self._writer.write(write)
+
+    async def fail(self, row: AttemptRow, failure: bytes) -> None:
+        """A failure has been signed; it is reported next. The first one stands."""
+
+        def write(session: Session) -> None:
+            _add_once(session, row, row.award_digest)
+            found = session.get_one(AttemptRow, row.award_digest)
+            found.failure = found.failure or failure
+
+        await self._writer.write(write)
+
+    async def conclude(self, end: Conclusion) -> None:
+        """A delivery has been signed; the first one stands."""
+        row = OutboxRow(job_id=end.job_id, frame=end.frame, queued_ms=end.now_ms)
+
+        def write(session: Session) -> None:
+            request = session.get_one(RequestRow, end.job_id)
+            if request.state != OPEN:
+                return
+            request.state = DELIVERED
+            request.output_tokens = end.output_tokens
+            request.units = min(end.units, _MOST_UNITS)
+            request.response = end.response
+            session.add(row)
+            for digest, completion in end.completions.items():
+                session.get_one(AttemptRow, digest).completion = completion
+
+        await self._writer.write(write)
+
+    async def mark(self, job_id: bytes, state: str) -> None:
+        """A request came to nothing (`UNSERVED`, `REFUSED`): it is charged nothing."""
+
+        def write(session: Session) -> None:
+            request = session.get_one(RequestRow, job_id)
+            if request.state in (OPEN, UNSERVED):
+                request.state, request.prompt_tokens = state, 0
+
+        await self._writer.write(write)
+
+    async def receipt(self, row: ReceiptRow, tokens: tuple[int, int], units: int) -> None:
+        """The receipt has come: it replaces the gateway's own figures and ends the sending."""
+
+        def write(session: Session) -> None:
+            _add_once(session, row, row.job_id)
+            request = session.get_one(RequestRow, row.job_id)
+            request.state = RECEIPTED
+            request.prompt_tokens, request.output_tokens = tokens
+            request.units = min(units, _MOST_UNITS)
+            queued = session.get(OutboxRow, row.job_id)
+            if queued:
+                session.delete(queued)
+
+        await self._writer.write(write)
+
+    # What is found again
+
+    async def unfinished(self) -> list[bytes]:
+        """Jobs without their receipt, oldest first."""
+        query = (
+            select(RequestRow.job_id)
+            .where(col(RequestRow.state).in_((OPEN, DELIVERED, UNSERVED)))
+            .order_by(col(RequestRow.created_ms))
+        )
+        return await self._writer.read(lambda session: list(session.exec(query).all()))
+
+    async def request(self, job_id: bytes) -> RequestRow | None:
+        """A request by its job id."""
+        return await self._writer.read(lambda session: session.get(RequestRow, job_id))
+
+    async def attempts(self, job_id: bytes) -> list[AttemptRow]:
+        """A job's awards in rank order."""
+        query = select(AttemptRow).where(AttemptRow.job_id == job_id).order_by(col(AttemptRow.rank))
+        return await self._writer.read(lambda session: list(session.exec(query).all()))
+
+    async def queued(self, job_id: bytes) -> OutboxRow | None:
+        """A job's delivery that waits for its receipt."""
+        return await self._writer.read(lambda session: session.get(OutboxRow, job_id))
+
+    async def found_receipt(self, job_id: bytes) -> ReceiptRow | None:
+        """A job's receipt."""
+        return await self._writer.read(lambda session: session.get(ReceiptRow, job_id))
+
+    async def forget_contents(self, before_ms: int) -> None:
+        """Empty prompts and answers of requests made before `before_ms`."""
+
+        def write(session: Session) -> None:
+            old = select(RequestRow).where(
+                col(RequestRow.created_ms) < before_ms, col(RequestRow.body).is_not(None)
+            )
+            for row in session.exec(old):
+                row.body = row.response = None
+
+        await self._writer.write(write)
+
+
+def _add_once(session: Session, row: RequestRow | AttemptRow | ReceiptRow, identity: bytes) -> None:
+    """Insert, unless the same row is there from an attempt that did not say so."""
+    if session.get(type(row), identity) is None:
+        session.add(type(row)(**row.model_dump()))

@@ -1,0 +1,206 @@
+"""The ports of `gateway.ports` over chain and HTTP.
+
+The chain names the epoch's key and its manifest's digest; the coordinator's `/attestation` hands
+out the manifest and parameters, which are believed because they hash to what the chain holds. That
+an attestation stands behind them was checked by whoever let the chain accept the epoch, and can be
+checked again by `pinaivu verify`; it is not checked here.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import httpx
+import trio
+
+from gateway.config import ModelFiles
+from gateway.ports import Epoch, ServedModel, UnknownParty
+from pinaivu.chain.client import ChainClient
+from pinaivu.encoding import to_hex
+from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportFailure
+from pinaivu.keys import address_of_point, peer_id_of_point, point_of_compressed
+from pinaivu.manifest import Manifest, Parameters
+from pinaivu.p2p import PeerId
+from pinaivu.tokens import Tokenizer
+
+_BELIEVED_S: Final = 60.0
+_NOT_FOUND: Final = 404
+T = TypeVar("T")
+
+
+class LogUnreachable(TransportFailure):
+    """The coordinator's public server gave no usable answer."""
+
+
+class ForgedManifest(PeerFault):
+    """What the coordinator publishes about itself is not what the chain holds."""
+
+
+class LogServer:
+    """A `PublicLog` by URL."""
+
+    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+        self._http = http
+        self._url = url.rstrip("/")
+
+    async def bundle(self, gateway: bytes, request_id: str) -> bytes | None:
+        """The public bundle, or None while there is none."""
+        answer = await self._get(f"/bundles/{to_hex(gateway)}/{request_id}")
+        return answer.content if answer else None
+
+    async def settlement(self, gateway: bytes, request_id: str) -> dict[str, Any]:
+        """How far the settlement of our job of this id has come."""
+        found = await self.json(f"/receipts/{request_id}")
+        for entry in found.get("receipts", ()) if found else ():
+            if entry["receipt"]["message"]["gateway"] == to_hex(gateway):
+                return dict(entry["settlement"])
+        return {"state": "logged"}
+
+    async def json(self, path: str) -> dict[str, Any] | None:
+        """A JSON object, or None where there is none."""
+        answer = await self._get(path)
+        if answer is None:
+            return None
+        try:
+            found = answer.json()
+        except ValueError as error:
+            raise LogUnreachable(f"{self._url}{path} gave no JSON") from error
+        if not isinstance(found, dict):
+            raise LogUnreachable(f"{self._url}{path} gave no JSON object")
+        return found
+
+    async def _get(self, path: str) -> httpx.Response | None:
+        try:
+            answer = await self._http.get(self._url + path)
+        except httpx.HTTPError as error:
+            raise LogUnreachable(f"{self._url} can't be reached: {error}") from error
+        if answer.status_code == _NOT_FOUND:
+            return None
+        if not answer.is_success:
+            raise LogUnreachable(f"{self._url}{path} answered {answer.status_code}")
+        return answer
+
+
+class ChainRegistry:
+    """A `Registry` over the contracts; reads are synchronous, in worker threads."""
+
+    def __init__(
+        self, client: ChainClient, log_id: bytes, log: LogServer, address: str | None
+    ) -> None:
+        """`address`: where to dial the coordinator, without a peer id; None: where it says."""
+        self._client = client
+        self._log_id = log_id
+        self._log = log
+        self._address = address
+        self._epoch: Epoch | None = None
+        self._advertised: list[str] = []
+        self._signers: dict[int, tuple[float, bytes]] = {}
+        self._peers: dict[bytes, tuple[float, PeerId]] = {}
+
+    async def refresh(self) -> Epoch:
+        """The active epoch: key from the chain, the rest hashed against it."""
+        record = await _in_thread(lambda: self._client.active_epoch(self._log_id))
+        if record is None:
+            raise LogUnreachable(f"log {to_hex(self._log_id)} has no active epoch on chain yet")
+        published = await self._log.json("/attestation")
+        manifest, parameters = _manifest_of(published or {}, record.number)
+        if manifest.digest() != record.manifest_digest or manifest.log_id != self._log_id:
+            raise ForgedManifest("the published manifest is not the one on chain")
+        if parameters.digest() != manifest.parameters_digest:
+            raise ForgedManifest("the published parameters are not the manifest's")
+        if address_of_point(point_of_compressed(manifest.signing_key)) != record.key:
+            raise ForgedManifest("the manifest names another key than the chain")
+        peer = PeerId(peer_id_of_point(point_of_compressed(manifest.peer_key)))
+        self._advertised = [str(text) for text in (published or {}).get("addresses", ())]
+        self._epoch = Epoch(
+            number=record.number, signer=record.key, peer=peer, parameters=parameters
+        )
+        return self._epoch
+
+    async def epoch(self) -> Epoch:
+        """The active epoch as last read."""
+        return self._epoch or await self.refresh()
+
+    async def coordinator_address(self) -> str:
+        """Where to dial the coordinator of the epoch that is active now, peer id included."""
+        epoch = await self.refresh()
+        if self._address is not None:
+            return f"{self._address}/p2p/{epoch.peer}"
+        for address in self._advertised:
+            if address.endswith(f"/p2p/{epoch.peer}"):
+                return address
+        raise LogUnreachable("the coordinator advertises no address under its attested peer key")
+
+    async def signer(self, epoch: int) -> bytes:
+        """The key of an epoch that wasn't revoked; believed for a minute."""
+        known = self._signers.get(epoch)
+        if known and trio.current_time() - known[0] < _BELIEVED_S:
+            return known[1]
+        record = await _in_thread(lambda: self._client.epoch(self._log_id, epoch))
+        if record is None or record.revoked_at_ms:
+            raise UnknownParty(f"epoch {epoch} of this log is unknown or revoked")
+        self._signers[epoch] = (trio.current_time(), record.key)
+        return record.key
+
+    async def node_peer(self, node: bytes) -> PeerId:
+        """The registered peer of a node; believed for a minute, and on when the chain is down."""
+        known = self._peers.get(node)
+        if known and trio.current_time() - known[0] < _BELIEVED_S:
+            return known[1]
+        try:
+            record = await _in_thread(lambda: self._client.node(node))
+        except TransportFailure:
+            if known:
+                return known[1]
+            raise
+        if record is None:
+            raise UnknownParty(f"node {to_hex(node)} is not registered")
+        self._peers[node] = (trio.current_time(), PeerId(record.peer_id))
+        return PeerId(record.peer_id)
+
+
+def load_models(client: ChainClient, files: list[ModelFiles]) -> dict[str, ServedModel]:
+    """The models of the configuration, each with the registry's terms and tokenizer.
+
+    Synchronous and slow. Raises `Misconfigured` where a file is missing or isn't the registered
+    one: counts by another tokenizer would be refused by every node.
+    """
+    models = {}
+    for entry in files:
+        record = client.model(entry.name)
+        if record is None:
+            raise Misconfigured(
+                f"model {entry.name!r} is not in the model registry; register it or remove it"
+            )
+        try:
+            template = entry.chat_template_file.read_text(encoding="utf-8")
+            tokenizer = Tokenizer(entry.tokenizer_file.read_bytes(), template)
+        except OSError as error:
+            raise Misconfigured(f"can't read {error.filename}: {error.strerror}") from error
+        if tokenizer.digest != record.tokenizer_digest:
+            raise Misconfigured(
+                f"the tokenizer files of {entry.name!r} have digest {to_hex(tokenizer.digest)}, the"
+                f" registry names {to_hex(record.tokenizer_digest)}; use the registered files"
+            )
+        models[entry.name] = ServedModel(
+            name=entry.name,
+            fingerprint=record.fingerprint,
+            ratio_ppm=record.ratio_ppm,
+            context_tokens=record.context_tokens,
+            tokenizer=tokenizer,
+        )
+    return models
+
+
+def _manifest_of(published: dict[str, Any], number: int) -> tuple[Manifest, Parameters]:
+    for epoch in published.get("epochs", ()):
+        if epoch.get("number") == number:
+            try:
+                manifest = Manifest.from_json(epoch.get("manifest"))
+                return manifest, Parameters.from_json(epoch.get("parameters"))
+            except InvalidEncoding as error:
+                raise ForgedManifest(f"the published manifest is none: {error}") from error
+    raise LogUnreachable(f"the coordinator does not publish epoch {number} yet")
+
+
+async def _in_thread(read: Callable[[], T]) -> T:
+    return await trio.to_thread.run_sync(read)

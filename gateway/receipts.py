@@ -1,0 +1,131 @@
+"""The routes for what remains of a request: its receipt, its bundle, and the key's usage.
+
+A key sees its own requests only; others' don't exist for it. Bundles are fetched from the
+coordinator's public log and opened for the holder: the salt, and the prompt and answer while the
+gateway keeps them. They are not verified here; `pinaivu verify` does that, at the holder's.
+"""
+
+from typing import Any, Final
+from uuid import UUID
+
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.errors import ApiError
+from gateway.ledger import DAY_MS, REFUSED, Spent
+from gateway.surface import Gateway
+from pinaivu import bundles
+from pinaivu.encoding import parse_json, to_hex
+from pinaivu.errors import TransportFailure
+from pinaivu.messages import Receipt
+from pinaivu.store.gateway import RequestRow
+from pinaivu.typed_data import signed_from_bytes
+
+_RETRY_AFTER_S: Final = 2
+
+
+def add_receipt_routes(app: FastAPI, gateway: Gateway) -> None:
+    """Add the routes under /v1/receipts and /v1/usage."""
+
+    @app.get("/v1/receipts/{request_id}")
+    async def receipt(request_id: str, request: Request) -> Response:
+        row = await _own_request(gateway, request, request_id)
+        found = await gateway.ledger.found_receipt(row.job_id)
+        if found is None:
+            return _not_yet(row)
+        settlement = await _settlement(gateway, request_id)
+        body = {
+            "request_id": str(UUID(bytes=row.job_id)),
+            "receipt": signed_from_bytes(Receipt, found.signed).to_json(),
+            "index": found.position,
+            "settlement": settlement,
+        }
+        return JSONResponse(body | ({"problem": found.problem} if found.problem else {}))
+
+    @app.get("/v1/receipts/{request_id}/bundle")
+    async def bundle(request_id: str, request: Request) -> Response:
+        row = await _own_request(gateway, request, request_id)
+        public = await gateway.public_log.bundle(
+            gateway.desk.identity.address, str(UUID(bytes=row.job_id))
+        )
+        if public is None:
+            return _not_yet(row)
+        opened = bundles.pack(bundles.unpack(public) | {"holder": _holder(row)})
+        return Response(opened, media_type="application/octet-stream")
+
+    @app.get("/v1/usage")
+    async def usage(request: Request) -> Response:
+        return JSONResponse(await _usage(gateway, request))
+
+
+async def _own_request(gateway: Gateway, request: Request, request_id: str) -> RequestRow:
+    """The request of this id, if the key that asks has made it; 404 otherwise."""
+    holder = await gateway.holder(request)
+    try:
+        row = await gateway.ledger.request(UUID(request_id).bytes)
+    except ValueError:
+        row = None
+    if row is None or row.key_id != holder.key_id:
+        raise ApiError(
+            404,
+            "request_not_found",
+            "This key has made no request of this id; the id is `request_id` in the answer.",
+        )
+    return row
+
+
+def _not_yet(row: RequestRow) -> Response:
+    request_id = str(UUID(bytes=row.job_id))
+    if row.state == REFUSED:
+        raise ApiError(
+            404,
+            "no_receipt",
+            "The market refused this request; nothing was charged and there is no receipt.",
+        )
+    body = {"request_id": request_id, "state": row.state}
+    return JSONResponse(body, status_code=202, headers={"retry-after": str(_RETRY_AFTER_S)})
+
+
+async def _settlement(gateway: Gateway, request_id: str) -> dict[str, Any]:
+    try:
+        return await gateway.public_log.settlement(gateway.desk.identity.address, request_id)
+    except TransportFailure:
+        return {
+            "state": "logged",
+            "detail": "the log's server can't be reached; this is what the receipt itself says",
+        }
+
+
+def _holder(row: RequestRow) -> dict[str, Any]:
+    holder: dict[str, Any] = {"salt": to_hex(row.salt_root)}
+    if row.body is not None:
+        holder["request"] = parse_json(row.body)
+    if row.response is not None:
+        holder["response"] = parse_json(row.response)
+    return holder
+
+
+async def _usage(gateway: Gateway, request: Request) -> dict[str, Any]:
+    """Today against the quota, and ever; amounts are base units of the settlement token."""
+    holder = await gateway.holder(request)
+    used, reserved = await gateway.access.usage(holder)
+    ever = await gateway.ledger.spent(holder.key_id)
+    day = gateway.desk.now_ms() // DAY_MS
+    return {
+        "object": "usage",
+        "key_id": holder.key_id,
+        "today": _counted(used)
+        | {
+            "day": day,
+            "reserved_tokens": reserved.tokens,
+            "reserved_units": reserved.units,
+            "limit_tokens": holder.daily_tokens,
+            "limit_units": holder.daily_units,
+            "resets_at_ms": (day + 1) * DAY_MS,
+        },
+        "total": _counted(ever),
+    }
+
+
+def _counted(spent: Spent) -> dict[str, int]:
+    return {"requests": spent.requests, "tokens": spent.tokens, "units": spent.units}

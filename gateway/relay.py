@@ -1,0 +1,231 @@
+"""One award carried out on one stream: dispatch, chunks, acknowledgements, end.
+
+Every frame is read, counted with the model's tokenizer, handed to the client's answer and, where
+due, acknowledged, in that order and without waiting for the client. The acknowledgement after i·32
+tokens is released when our own count reaches that; a node whose own count is a little ahead of ours
+would then wait for ever, so when it falls silent within the tolerance of the next border, that
+acknowledgement is released.
+
+A stream that ends without its end frame has failed, whatever came before.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from gateway.answers import Answer, ClientStalled
+from gateway.checks import require_completion
+from gateway.drafts import Draft
+from gateway.errors import AttemptFailed
+from gateway.ports import ServedModel
+from pinaivu.codes import Finish, Reason
+from pinaivu.commitments import TOKENS_PER_ACK, AckChain, acks_due, chain_length
+from pinaivu.errors import InvalidEncoding, PinaivuError, TransportFailure
+from pinaivu.messages import Award, Completion
+from pinaivu.metering import Tolerance
+from pinaivu.openai import BadResponse
+from pinaivu.p2p import wire
+from pinaivu.p2p.frames import FrameStream
+from pinaivu.store.database import StorageFailed
+from pinaivu.typed_data import Domain, Signed, signed_from_bytes
+
+_NUDGE_AFTER_S: Final = 0.25
+_WORDS_PER_TOKEN: Final = 4
+_EVENTS_APART: Final = 1024
+_WHOLE: Final = frozenset({Finish.STOP, Finish.LENGTH, Finish.TOOL_CALLS, Finish.CONTENT_FILTER})
+_REFUSALS: Final = range(Reason.REFUSED, Reason.PASSED_OVER)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a node may be silent; seconds. Promises come from its offer."""
+
+    first_token: float
+    between: float
+    after_cancel: float
+
+    @classmethod
+    def of(cls, awarded: wire.Awarded, floor_s: float, after_cancel_s: float) -> "Patience":
+        """Four times what was promised, and never less than the floor."""
+        window_s = TOKENS_PER_ACK * 1000 / max(1, awarded.tps_milli)
+        return cls(
+            first_token=max(floor_s, 4 * awarded.ttft_ms / 1000),
+            between=max(floor_s, 4 * window_s),
+            after_cancel=after_cancel_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What one attempt is about."""
+
+    award: Signed[Award]
+    award_digest: bytes
+    chain: AckChain
+    draft: Draft
+    model: ServedModel
+    domain: Domain
+    tolerance: Tolerance
+    body: bytes
+    prefix: str
+
+
+class Relay:
+    """Runs one attempt; what it saw stands in its attributes, however it ended."""
+
+    def __init__(
+        self,
+        stream: FrameStream,
+        order: Order,
+        answer: Answer,
+        patience: Patience,
+        may_release: Callable[[int], Awaitable[None]],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """`may_release(k)` returns once releasing k acknowledgements is on disk."""
+        self._stream = stream
+        self._order = order
+        self._answer = answer
+        self._patience = patience
+        self._may_release = may_release
+        self._now_ms = now_ms
+        self._counter = order.model.tokenizer.stream()
+        self._events_left = _WORDS_PER_TOKEN * order.award.message.max_output_tokens + _EVENTS_APART
+        self._job = order.draft.job.message
+        self._most_acks = chain_length(order.award.message.max_output_tokens)
+        self.output_tokens = 0
+        self.acks = 0
+        self.first_token_ms = 0
+        self.finished_ms = 0
+        self.completion: Signed[Completion] | None = None
+
+    async def run(self) -> None:
+        """Return when the answer has come whole. Can be cancelled.
+
+        Raises `AttemptFailed`, `ClientStalled` when the client takes nothing any more, and
+        `StorageFailed` when an acknowledgement can't be made durable.
+        """
+        try:
+            self._stream.send(wire.encode(self._dispatch()))
+            while self.completion is None:
+                for payload in await self._receive():
+                    await self._take(wire.read_work_up(payload))
+        except (InvalidEncoding, BadResponse) as error:
+            raise AttemptFailed(Reason.PROTOCOL_VIOLATION, str(error)) from error
+        except (StorageFailed, ClientStalled):  # not the node's fault
+            raise
+        except TransportFailure as error:
+            raise AttemptFailed(Reason.STREAM_BROKEN, str(error)) from error
+        finally:
+            self.finished_ms = self._now_ms()
+        self._require_whole(self.completion.message)
+        self.output_tokens = self._final_count()
+
+    async def stop(self) -> None:
+        """Tell the node to stop, and give it a moment to sign what it did."""
+        with suppress(PinaivuError), trio.move_on_after(self._patience.after_cancel):
+            self._stream.send(wire.encode(wire.Cancel()))
+            while self.completion is None:
+                frame = wire.read_work_up(await self._stream.receive())
+                if not isinstance(frame, wire.Chunk):
+                    self._keep(frame.completion)
+                    return
+
+    def _dispatch(self) -> wire.Dispatch:
+        salts, award = self._order.draft.salts, self._order.award
+        return wire.Dispatch(
+            award=award.to_bytes(),
+            body=self._order.body,
+            salt_request=salts.request,
+            salt_response=salts.response,
+            salt_segment=salts.segment(award.message.rank),
+            prefix=self._order.prefix,
+        )
+
+    async def _receive(self) -> list[bytes]:
+        if self._close_to_border():
+            with trio.move_on_after(_NUDGE_AFTER_S):
+                return await self._stream.receive_many()
+            await self._release(self.acks + 1)
+        patience = self._patience.between if self.first_token_ms else self._patience.first_token
+        with trio.move_on_after(patience):
+            return await self._stream.receive_many()
+        reason = Reason.TOO_SLOW if self.first_token_ms else Reason.SILENT
+        raise AttemptFailed(reason, f"the node sent nothing for {patience:g} s")
+
+    def _close_to_border(self) -> bool:
+        border = TOKENS_PER_ACK * self.acks
+        return 0 < self.acks < self._order.chain.length and not self._order.tolerance.exceeded(
+            border, self.output_tokens
+        )
+
+    async def _take(self, frame: wire.WorkUp) -> None:
+        match frame:
+            case wire.Chunk(events=events):
+                await self._chunk(events)
+            case wire.End(completion=completion):
+                self._keep(completion)
+            case wire.NodeRefused(reason=reason, detail=detail):
+                with suppress(PinaivuError):
+                    self._keep(frame.completion)
+                known = reason if reason in _REFUSALS else Reason.PROTOCOL_VIOLATION
+                raise AttemptFailed(known, f"the node refused: {detail[:200]}")
+
+    async def _chunk(self, events: list[bytes]) -> None:
+        self._events_left -= len(events)
+        if not events or self._events_left < 0:
+            raise AttemptFailed(Reason.PROTOCOL_VIOLATION, "empty or endless chunks")
+        self.first_token_ms = self.first_token_ms or self._now_ms()
+        for event in events:
+            self.output_tokens = self._counter.feed(self._answer.add(event))
+        self._answer.flush()
+        self._require_no_more_than_awarded()
+        due = min(acks_due(self.output_tokens, self._job.max_output_tokens), self._most_acks)
+        if due > self.acks:
+            await self._answer.drained()
+            await self._release(due)
+
+    async def _release(self, acks: int) -> None:
+        await self._may_release(acks)
+        self.acks = acks
+        self._stream.send(wire.encode(wire.Ack(acks, self._order.chain.preimage(acks))))
+
+    def _require_no_more_than_awarded(self) -> None:
+        most = self._order.award.message.max_output_tokens
+        # Tokenized again, an engine's text may have a few tokens more than it sampled.
+        if self.output_tokens > most + max(TOKENS_PER_ACK, most // 8):
+            raise AttemptFailed(Reason.PROTOCOL_VIOLATION, f"more than the {most} tokens awarded")
+
+    def _keep(self, raw: bytes | None) -> None:
+        if raw is None:
+            return
+        signed = signed_from_bytes(Completion, raw)
+        require_completion(
+            signed,
+            self._order.award.message,
+            self._order.award_digest,
+            self._order.domain,
+            self._job,
+            self._order.model.fingerprint,
+            self.acks,
+        )
+        self.completion = signed
+
+    def _require_whole(self, completion: Completion) -> None:
+        """An end frame after the engine's own end, and only that, makes an answer whole."""
+        if completion.finish not in _WHOLE:
+            engine = completion.finish == Finish.ENGINE_ERROR
+            reason = Reason.ENGINE_ERROR if engine else Reason.STREAM_BROKEN
+            raise AttemptFailed(reason, f"the node stopped early (finish {completion.finish})")
+        if not self._answer.complete:
+            raise AttemptFailed(Reason.PROTOCOL_VIOLATION, "an end frame before the answer's end")
+
+    def _final_count(self) -> int:
+        if self._answer.append_only:
+            return self._counter.finish()
+        start = self._order.award.message.start_byte
+        text = self._answer.text()[start:].decode("utf-8")
+        return self._order.model.tokenizer.count_text(text)

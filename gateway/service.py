@@ -1,0 +1,193 @@
+"""A gateway put together: database, network, outbox and HTTP in one trio loop.
+
+`open_gateway` is what tests use, with ports of their own; `serve` is the whole program after its
+configuration was read. Everything started here ends when the block or the function does.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import trio
+from hypercorn.config import Config as HttpConfig
+from hypercorn.trio import serve as serve_http
+
+from gateway.access import Access
+from gateway.app import create_app
+from gateway.config import Config, Limits
+from gateway.drafts import Identity
+from gateway.exchange import Desk
+from gateway.ledger import Ledger
+from gateway.market import Address, Market
+from gateway.network import ChainRegistry, LogServer, load_models
+from gateway.outbox import Outbox, Pace
+from gateway.ports import PublicLog, Registry, ServedModel
+from gateway.surface import Gateway
+from pinaivu.chain.client import ChainClient
+from pinaivu.chain.deployment import Deployment
+from pinaivu.chain.rpc import HttpRpc
+from pinaivu.encoding import from_hex
+from pinaivu.errors import InvalidEncoding, Misconfigured
+from pinaivu.keys import SecretKey
+from pinaivu.p2p import wire
+from pinaivu.p2p.frames import FrameLimits
+from pinaivu.p2p.host import Host, open_host
+from pinaivu.p2p.links import ReadyPool
+from pinaivu.store.database import Database, open_database
+from pinaivu.store.writer import open_writer
+
+_JANITOR_S: Final = 600
+_HOUR_MS: Final = 3_600_000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where time and randomness come from."""
+
+    now_ms: Callable[[], int]
+    random_bytes: Callable[[int], bytes]
+    random: Callable[[], float]
+
+
+@asynccontextmanager
+async def open_gateway(
+    *,
+    identity: Identity,
+    database: Database,
+    host: Host,
+    registry: Registry,
+    coordinator: Address,
+    public_log: PublicLog,
+    models: dict[str, ServedModel],
+    limits: Limits,
+    sources: Sources,
+    pace: Pace | None = None,
+) -> AsyncGenerator[Gateway]:
+    """Run all parts but HTTP while the block runs; what a former life left is taken up."""
+    async with open_writer(database) as writer, trio.open_nursery() as nursery:
+        ledger = Ledger(writer)
+        pool = ReadyPool()
+        host.serve(wire.WORK_PROTOCOL, pool.accept, FrameLimits.of(wire.MAX_WORK_FRAME))
+        market = Market(
+            host,
+            coordinator,
+            wire.Hello(owner=identity.address, log_id=identity.log_id),
+            within_s=limits.submit_within_s,
+            random=sources.random,
+        )
+        outbox = Outbox(
+            identity,
+            ledger,
+            market,
+            registry,
+            nursery,
+            now_ms=sources.now_ms,
+            random=sources.random,
+            pace=pace,
+        )
+        desk = Desk(
+            identity=identity,
+            ledger=ledger,
+            access=Access(ledger, identity.address, identity.log_id, sources.now_ms),
+            market=market,
+            registry=registry,
+            pool=pool,
+            limits=limits,
+            nursery=nursery,
+            now_ms=sources.now_ms,
+            concluded=outbox.take_up,
+        )
+        nursery.start_soon(market.run)
+        nursery.start_soon(_janitor, ledger, limits, sources.now_ms)
+        left = await outbox.resume()
+        if left:
+            _log.info("%d jobs of a former life wait for their receipts", left)
+        yield Gateway(
+            desk=desk,
+            models=models,
+            outbox=outbox,
+            public_log=public_log,
+            random=sources.random_bytes,
+        )
+        nursery.cancel_scope.cancel()
+
+
+async def serve(config: Config, sources: Sources, stopping: Callable[[], Awaitable[None]]) -> None:
+    """Run the gateway that `config` describes until `stopping` returns."""
+    key, peer_key = _key(config.gateway_key_file), _key(config.peer_key_file)
+    deployment = Deployment.load(config.deployment_file)
+    client = ChainClient(HttpRpc(config.rpc_url), deployment)
+    await trio.to_thread.run_sync(client.check)
+    models = await trio.to_thread.run_sync(load_models, client, config.models)
+    database = open_database(config.database, "gateway")
+    identity = Identity(key, deployment.domain, from_hex(config.log_id, 32))
+    try:
+        async with (
+            httpx.AsyncClient(timeout=10) as http,
+            open_host(peer_key.secret, config.p2p_listen, announce=config.p2p_announce) as host,
+        ):
+            log = LogServer(http, config.log_url)
+            registry = ChainRegistry(client, identity.log_id, log, config.coordinator)
+            async with open_gateway(
+                identity=identity,
+                database=database,
+                host=host,
+                registry=registry,
+                coordinator=registry.coordinator_address,
+                public_log=log,
+                models=models,
+                limits=config.limits,
+                sources=sources,
+            ) as gateway:
+                _log.info("nodes dial %s", ", ".join(host.addresses()))
+                await run_http(gateway, config.listen, stopping)
+    finally:
+        database.close()
+
+
+async def run_http(
+    gateway: Gateway,
+    listen: str,
+    stopping: Callable[[], Awaitable[None]],
+    task_status: Any = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve the application at ``host:port`` until `stopping` returns."""
+    settings = HttpConfig()
+    settings.bind = [listen]
+    settings.include_server_header = False
+    settings.keep_alive_timeout = 75
+    settings.graceful_timeout = 1
+    settings.errorlog = logging.getLogger("gateway.http")
+    try:
+        await serve_http(
+            create_app(gateway),  # type: ignore[arg-type]
+            settings,
+            shutdown_trigger=stopping,
+            task_status=task_status,
+            mode="asgi",
+        )
+    except OSError as error:
+        raise Misconfigured(
+            f"can't listen on {listen} ({error.strerror}); choose another port or end what uses it"
+        ) from error
+
+
+async def _janitor(ledger: Ledger, limits: Limits, now_ms: Callable[[], int]) -> None:
+    """Empty what has been kept long enough."""
+    while True:
+        await ledger.forget_contents(now_ms() - limits.content_hours * _HOUR_MS)
+        await trio.sleep(_JANITOR_S)
+
+
+def _key(path: Path) -> SecretKey:
+    try:
+        return SecretKey(from_hex(path.read_text(encoding="ascii").strip(), 32))
+    except (OSError, InvalidEncoding, UnicodeDecodeError) as error:
+        raise Misconfigured(
+            f"{path} holds no secret key: one line, 0x and 64 hex digits, is expected"
+        ) from error

@@ -1,0 +1,101 @@
+"""From an HTTP request to a running exchange, and back: what the routes share.
+
+Everything that can be refused without the market is refused here: key, body, model, grant, quota,
+load. What passes has a job signed for it and a task of its own.
+"""
+
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+from starlette.requests import Request
+
+from gateway.access import Access, Holder
+from gateway.config import Limits
+from gateway.demands import Demand, read_body, read_demand
+from gateway.drafts import draft_job
+from gateway.errors import ApiError
+from gateway.exchange import Desk, Exchange
+from gateway.ledger import Ledger
+from gateway.outbox import Outbox
+from gateway.ports import PublicLog, ServedModel
+from pinaivu.metering import reserve
+
+_COUNT_IN_THREAD_FROM: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """All parts of a running gateway, as the HTTP routes use them."""
+
+    desk: Desk
+    models: dict[str, ServedModel]
+    outbox: Outbox
+    public_log: PublicLog
+    random: Callable[[int], bytes]
+
+    @property
+    def access(self) -> Access:
+        """Keys, grants and quotas."""
+        return self.desk.access
+
+    @property
+    def ledger(self) -> Ledger:
+        """Durable state."""
+        return self.desk.ledger
+
+    @property
+    def limits(self) -> Limits:
+        """The configuration's limits."""
+        return self.desk.limits
+
+    async def holder(self, request: Request) -> Holder:
+        """Who asks; 401 for a stranger."""
+        return await self.access.authenticate(request.headers.get("authorization"))
+
+    async def begin(self, request: Request) -> Exchange:
+        """Judge a chat completion's request and put it on the market; `ApiError` otherwise."""
+        holder = await self.holder(request)
+        length = request.headers.get("content-length")
+        async with aclosing(request.stream()) as chunks:
+            raw = await read_body(chunks, length, self.limits.max_body_bytes)
+        if self.access.under_way >= self.limits.max_in_flight:
+            raise ApiError(
+                429,
+                "too_many_requests",
+                "The gateway serves as many requests as it can; retry in a second.",
+                retry_after_s=1,
+            )
+        exchange = await self._exchange(holder, await self._demand(raw))
+        self.desk.nursery.start_soon(exchange.run)
+        return exchange
+
+    async def _demand(self, raw: bytes) -> Demand:
+        default = self.limits.default_output_tokens
+        if len(raw) < _COUNT_IN_THREAD_FROM:
+            return read_demand(raw, self.models, default_output_tokens=default)
+        return await trio.to_thread.run_sync(
+            lambda: read_demand(raw, self.models, default_output_tokens=default)
+        )
+
+    async def _exchange(self, holder: Holder, demand: Demand) -> Exchange:
+        grant = await self.access.grant(holder, demand.model.name)
+        epoch = await self.desk.registry.epoch()
+        _, units_left = await self.access.left(holder)
+        draft = draft_job(
+            demand,
+            grant,
+            self.desk.identity,
+            attempts=min(self.limits.attempts, epoch.parameters.max_ranks),
+            units_left=units_left,
+            deadline_after_ms=int(self.limits.job_deadline_s * 1000),
+            now_ms=self.desk.now_ms(),
+            random=self.random,
+        )
+        job, terms = draft.job.message, grant.message
+        units = reserve(job, terms.max_per_job, job.max_price_in, job.max_price_out)
+        tokens = demand.prompt_tokens + demand.max_output_tokens
+        reservation = await self.access.reserve(holder, tokens, units)
+        return Exchange(self.desk, demand, draft, epoch, reservation)

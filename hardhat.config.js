@@ -1,0 +1,43 @@
+// Compiles and tests the contracts offline: the compiler is the npm package, found by path, so another
+// version fails instead of being downloaded. `hardhat export-abi [--check]` writes pinaivu/chain/abi/.
+import { createRequire } from "node:module";
+
+import { defineConfig, task } from "hardhat/config";
+
+const require = createRequire(import.meta.url);
+
+const compiler = {
+  version: "0.8.37",
+  path: require.resolve("solc/soljson.js"),
+  settings: {
+    viaIR: true, // a settled batch has more live values than the legacy stack holds
+    optimizer: { enabled: true, runs: 1_000_000 },
+    evmVersion: "prague", // transient storage; nothing newer, so that any current chain can run it
+    metadata: { bytecodeHash: "none" }, // bytecode depends on the code only, not on comments or paths
+    outputSelection: { "*": { "*": ["metadata"] } }, // for the digest that `export-abi` writes
+  },
+};
+
+const exportAbi = task("export-abi", "Write ABI and bytecode of every contract to pinaivu/chain/abi")
+  .addFlag({ name: "check", description: "Write nothing; fail if the committed files differ" })
+  .setAction(() => import("./contracts/scripts/export_abi.js"))
+  .build();
+
+export default defineConfig({
+  solidity: {
+    profiles: { default: compiler, production: compiler },
+    npmFilesToBuild: ["@openzeppelin/contracts/access/manager/AccessManager.sol"],
+  },
+  paths: { sources: "./contracts", tests: { solidity: "./tests/contracts" } },
+  networks: {
+    default: { type: "edr-simulated", chainType: "l1", hardfork: "osaka" },
+  },
+  tasks: [exportAbi],
+  test: {
+    solidity: {
+      fsPermissions: { readDirectory: ["./tests/vectors", "./artifacts"] },
+      fuzz: { runs: 256, seed: "0x70696e61697675" },
+      invariant: { runs: 32, depth: 32, failOnRevert: true },
+    },
+  },
+});

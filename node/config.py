@@ -1,0 +1,234 @@
+"""The node's configuration: one JSON file, named on the command line.
+
+    {
+      "state": "state/node-1",
+      "chain": {"rpc": "http://127.0.0.1:8545", "deployment": "deployment.json"},
+      "logs": [{"log_id": "0x…", "url": "http://127.0.0.1:8081"}],
+      "gateways": ["/ip4/127.0.0.1/tcp/4003/p2p/16Uiu2HA…"],
+      "models": [{
+        "name": "smollm2-135m-instruct", "files": "models/smollm2", "price_out": 400000,
+        "engine": {"kind": "llamacpp", "gguf": "models/smollm2/model.gguf", "slots": 2}
+      }]
+    }
+
+Paths are relative to the file. Everything is checked here, so that what runs holds valid values.
+Secrets are not in it; keys lie in files of their own.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from node.engines import spec as engines
+from node.engines.spec import EngineSpec
+from node.errors import BadConfig
+from node.pricing import FixedPrice, IdleDiscount, Pricing
+from pinaivu.codes import Feature
+
+_KINDS: Final = ("tools", "structured", "logprobs", "choices", "reasoning", "continues")
+
+Hex32 = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}\Z")]
+Positive = Annotated[int, Meta(ge=1)]
+Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+Model = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]{1,128}\Z")]
+
+
+class LlamaCpp(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="llamacpp"):
+    """The llama.cpp server as a child process."""
+
+    gguf: str
+    slots: Positive = 1
+    context_tokens: Positive = 2048
+    threads: Positive = 1
+
+
+class Vllm(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="vllm"):
+    """VLLM as a child process, from the Python environment that `python` belongs to."""
+
+    directory: str
+    python: str
+    slots: Positive = 16
+    context_tokens: Positive = 8192
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    extra: tuple[str, ...] = ()
+
+
+class Attached(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="attached"):
+    """An OpenAI-compatible server that runs elsewhere; `features` as `_KINDS` names them.
+
+    `api_key_file` holds nothing but the key it asks for.
+    """
+
+    url: str
+    engine_name: str
+    slots: Positive
+    context_tokens: Positive
+    features: tuple[str, ...] = ()
+    api_key_file: str | None = None
+    health_path: str | None = None
+
+
+class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """One model on offer.
+
+    `name` is its id in the registry, `files` the directory of tokenizer, template and card,
+    `weights` the directory whose files are compared with the card at start-up, if given.
+    `price_out` is in base units per million output tokens; `idle_discount_ppm` is taken off in
+    live rounds when all slots are free.
+    """
+
+    name: Model
+    files: str
+    price_out: Positive
+    engine: LlamaCpp | Vllm | Attached
+    weights: str | None = None
+    idle_discount_ppm: Ppm = 0
+
+    @property
+    def pricing(self) -> Pricing:
+        """What the model's bids follow."""
+        return IdleDiscount(self.idle_discount_ppm) if self.idle_discount_ppm else FixedPrice()
+
+
+class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """A log to work for, and the URL of its public server."""
+
+    log_id: Hex32
+    url: str
+
+    @property
+    def id(self) -> bytes:
+        """The log's id, 32 bytes."""
+        return bytes.fromhex(self.log_id[2:])
+
+
+class ChainConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The chain's endpoint, and the file with the contracts' addresses."""
+
+    rpc: str
+    deployment: str
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything a node is told. `base` is the directory that paths are relative to."""
+
+    state: str
+    chain: ChainConfig
+    logs: Annotated[tuple[LogConfig, ...], Meta(min_length=1)]
+    gateways: Annotated[tuple[str, ...], Meta(min_length=1)]
+    models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
+    database: str | None = None
+    node_key: str | None = None
+    peer_key: str | None = None
+    drain_s: Annotated[float, Meta(ge=0, le=600)] = 20.0
+    base: str = ""
+
+    def path(self, text: str) -> Path:
+        """A path of the file, absolute."""
+        return (Path(self.base) / text).absolute()
+
+    @property
+    def state_path(self) -> Path:
+        """Where keys, database and logs of the engine are kept."""
+        return self.path(self.state)
+
+    @property
+    def node_key_path(self) -> Path:
+        """The signing key's file."""
+        return self.path(self.node_key) if self.node_key else self.state_path / "node.key"
+
+    @property
+    def peer_key_path(self) -> Path:
+        """The peer key's file."""
+        return self.path(self.peer_key) if self.peer_key else self.state_path / "peer.key"
+
+    @property
+    def database_url(self) -> str:
+        """The journal's database; SQLite in the state directory by default."""
+        return self.database or f"sqlite:///{self.state_path / 'node.db'}"
+
+
+def load_config(path: Path) -> Config:
+    """Read the file; `BadConfig` says what is wrong with it, and where."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BadConfig(f"the configuration {path} can't be read: {error.strerror}") from error
+    try:
+        config = msgspec.json.decode(raw, type=Config)
+    except msgspec.DecodeError as error:
+        raise BadConfig(f"the configuration {path} is wrong: {error}") from error
+    config = msgspec.structs.replace(config, base=str(path.absolute().parent))
+    _require_distinct(path, "log", [log.log_id for log in config.logs])
+    _require_distinct(path, "model", [model.name for model in config.models])
+    _require_distinct(path, "gateway", list(config.gateways))
+    for model in config.models:
+        if isinstance(model.engine, Attached):
+            _features(model.engine.features)
+    return config
+
+
+def engine_spec(config: Config, model: ModelConfig, environment: Mapping[str, str]) -> EngineSpec:
+    """The engine of a model; a child gets `environment` (see `child_environment`) and no more.
+
+    Raises `BadConfig` for a key file that can't be read.
+    """
+    engine = model.engine
+    if isinstance(engine, LlamaCpp):
+        return engines.llamacpp(
+            config.path(engine.gguf),
+            model.name,
+            env=environment,
+            slots=engine.slots,
+            context_tokens=engine.context_tokens,
+            threads=engine.threads,
+        )
+    if isinstance(engine, Vllm):
+        return engines.vllm(
+            config.path(engine.directory),
+            model.name,
+            python=engine.python,
+            env=environment,
+            slots=engine.slots,
+            context_tokens=engine.context_tokens,
+            tool_parser=engine.tool_parser,
+            reasoning_parser=engine.reasoning_parser,
+            extra=engine.extra,
+        )
+    return engines.attached(
+        engine.url,
+        engine.engine_name,
+        slots=engine.slots,
+        context_tokens=engine.context_tokens,
+        features=_features(engine.features),
+        api_key=_read_key(config, engine.api_key_file),
+        health_path=engine.health_path,
+    )
+
+
+def _read_key(config: Config, name: str | None) -> str | None:
+    if name is None:
+        return None
+    try:
+        return config.path(name).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"the engine's key file {name} can't be read: {error}") from error
+
+
+def _features(names: tuple[str, ...]) -> Feature:
+    features = Feature.KIND_CHAT
+    for name in names:
+        if name not in _KINDS:
+            raise BadConfig(f"no feature {name!r} of an engine; there are {', '.join(_KINDS)}")
+        features |= Feature[name.upper()]
+    return features
+
+
+def _require_distinct(path: Path, what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise BadConfig(f"the configuration {path} names {what} {name} twice")

@@ -1,0 +1,210 @@
+"""The control stream to one log's coordinator: offers, bids, completions, receipts.
+
+`CoordinatorLink.run` keeps the stream up for ever, to whichever coordinator holds the log's active
+epoch. On each new stream it says `Hello`, then keeps its offers fresh and hands in what it owes
+until that is taken; nothing is lost with a stream. Receipts are kept only if the log's epoch key
+signed them. That none is missing shows in their counters (`Journal.earnings`), not here.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+import trio
+
+from node.errors import DirectoryWrong
+from node.journal import Journal, Owed
+from node.logs import Epoch, LogWatch
+from node.models import ServedModel
+from node.offers import RENEW_S, OfferDesk
+from node.ports import NowMs
+from pinaivu.errors import InvalidEncoding, PeerFault, TransportFailure
+from pinaivu.messages import Receipt
+from pinaivu.p2p import wire
+from pinaivu.p2p.calls import Calls
+from pinaivu.p2p.errors import CallRefused, StreamBroken
+from pinaivu.p2p.frames import FrameLimits, FrameStream
+from pinaivu.p2p.host import Host
+from pinaivu.p2p.links import Backoff, keep_connected
+from pinaivu.typed_data import Domain, signed_from_bytes
+
+CALL_TIMEOUT_S: Final = 10.0
+RETRY_S: Final = 15.0
+_NOTICES: Final = 1024
+_logger: Final = logging.getLogger(__name__)
+
+
+class CoordinatorLink:
+    """One log's link. `withdrawn` is set when the node takes no more work."""
+
+    def __init__(
+        self,
+        node: bytes,
+        domain: Domain,
+        *,
+        log: LogWatch,
+        desk: OfferDesk,
+        models: Mapping[str, ServedModel],
+        journal: Journal,
+        now_ms: NowMs,
+        random: Callable[[], float],
+        backoff: Backoff | None = None,
+        renew_s: float = RENEW_S,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        self._node = node
+        self._domain = domain
+        self._log = log
+        self._desk = desk
+        self._models = models
+        self._journal = journal
+        self._now_ms = now_ms
+        self._random = random
+        self._backoff = backoff or Backoff(most=3.0)
+        self._renew_s = renew_s
+        self._retry_s = retry_s
+        self._withdrawn = False
+        self._owing = trio.Event()
+        self._stale = trio.Event()
+        self._settled = trio.Event()
+        self._said: dict[str, str] = {}
+
+    def owe(self) -> None:
+        """There is a completion to hand in: don't wait for the next round."""
+        self._owing.set()
+
+    def renew(self) -> None:
+        """Something that offers depend on has changed: send them anew at once."""
+        self._stale.set()
+
+    def withdraw(self) -> None:
+        """Offer nothing from now on, and tell the coordinator."""
+        self._withdrawn = True
+        self.renew()
+
+    async def flushed(self) -> None:
+        """Wait until nothing is owed, as far as this process knows."""
+        while await self._journal.owed(self._log.log_id):
+            self._settled = trio.Event()
+            self.owe()
+            await self._settled.wait()
+
+    async def run(self, host: Host) -> None:
+        """Stay connected to the log's present coordinator, for ever."""
+        epoch: Epoch | None = None
+        while True:
+            epoch = await self._log.next_after(epoch)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_superseded, epoch, nursery.cancel_scope)
+                await keep_connected(
+                    host,
+                    epoch.address,
+                    wire.NODE_PROTOCOL,
+                    self._session,
+                    random=self._random,
+                    backoff=self._backoff,
+                    limits=FrameLimits.of(wire.MAX_CONTROL_FRAME),
+                    sleep=self._pause,
+                )
+
+    async def _until_superseded(self, epoch: Epoch, scope: trio.CancelScope) -> None:
+        await self._log.next_after(epoch)
+        scope.cancel()
+
+    async def _pause(self, seconds: float) -> None:
+        """Between two attempts: perhaps the log has moved."""
+        self._log.doubt()
+        await trio.sleep(seconds)
+
+    async def _session(self, stream: FrameStream) -> None:
+        notices, inbox = trio.open_memory_channel[wire.ReceiptNotice](_NOTICES)
+        calls = Calls(stream, on_call=self._answer, on_notice=partial(_take_notice, notices))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._converse, calls, nursery.cancel_scope)
+            hello = wire.Hello(self._node, self._log.log_id)
+            await self._call(calls, hello, "hello", required=True)
+            nursery.start_soon(self._keep_offering, calls)
+            nursery.start_soon(self._keep_handing_in, calls)
+            nursery.start_soon(self._keep_receipts, inbox)
+
+    async def _converse(self, calls: Calls, scope: trio.CancelScope) -> None:
+        await calls.run()
+        scope.cancel()
+
+    async def _answer(self, payload: bytes) -> bytes:
+        frame = wire.read_coordinator_to_node(payload)
+        if not isinstance(frame, wire.AuctionCall):
+            raise InvalidEncoding("this is not a call")
+        return wire.encode(self._desk.answer(frame))
+
+    async def _call(
+        self, calls: Calls, frame: wire.NodeToCoordinator, what: str, *, required: bool = False
+    ) -> bool:
+        """Make a call; whether it was done. A refusal is logged once, or raised if `required`."""
+        try:
+            payload = await calls.call(wire.encode(frame), CALL_TIMEOUT_S)
+            answer = wire.read_node_answer(payload)
+            refusal = f"{answer.code}: {answer.detail}" if isinstance(answer, wire.Refused) else ""
+        except CallRefused as error:  # its handler failed; one bad message must not end the stream
+            refusal = str(error)
+        if refusal and refusal != self._said.get(what):
+            _logger.warning("log 0x%s refuses %s: %s", self._log.log_id.hex(), what, refusal)
+        self._said[what] = refusal
+        if refusal and required:
+            raise StreamBroken(f"the coordinator refuses {what}: {refusal}")
+        return not refusal
+
+    async def _keep_offering(self, calls: Calls) -> None:
+        while True:
+            self._stale = trio.Event()
+            for model in self._models.values():
+                open_for_work = model.engine.ready and not self._withdrawn
+                offer = self._desk.offer(model, open_for_work=open_for_work)
+                await self._call(calls, wire.PutOffer(offer.to_bytes()), f"offer of {model.name}")
+            with trio.move_on_after(self._renew_s):
+                await self._stale.wait()
+
+    async def _keep_handing_in(self, calls: Calls) -> None:
+        while True:
+            self._owing = trio.Event()
+            for owed in await self._journal.owed(self._log.log_id):
+                await self._hand_in(calls, owed)
+            self._settled.set()
+            with trio.move_on_after(self._retry_s):
+                await self._owing.wait()
+
+    async def _hand_in(self, calls: Calls, owed: Owed) -> None:
+        if await self._call(calls, wire.PutCompletion(owed.signed), "completion"):
+            await self._journal.taken(owed.award_digest)
+        elif not await self._journal.refused(owed.award_digest):
+            _logger.error("gave up on the completion of award 0x%s", owed.award_digest.hex())
+
+    async def _keep_receipts(self, inbox: "trio.MemoryReceiveChannel[wire.ReceiptNotice]") -> None:
+        async for notice in inbox:
+            try:
+                await self._keep(notice)
+            except (PeerFault, InvalidEncoding, TransportFailure) as error:
+                _logger.warning("a receipt was not kept: %s", error)
+
+    async def _keep(self, notice: wire.ReceiptNotice) -> None:
+        """Keep a receipt of this log that names this node, signed by the key of its epoch."""
+        signed = signed_from_bytes(Receipt, notice.receipt)
+        receipt = signed.message
+        if receipt.log_id != self._log.log_id:
+            raise DirectoryWrong("a receipt of another log")
+        if all(segment.node != self._node for segment in receipt.segments):
+            raise DirectoryWrong("a receipt that does not name this node")
+        digest = signed.require(self._domain, await self._log.signer(receipt.epoch))
+        now = self._now_ms()
+        await self._journal.keep_receipt(signed, digest, self._node, notice.index, now)
+
+
+def _take_notice(notices: "trio.MemorySendChannel[wire.ReceiptNotice]", payload: bytes) -> None:
+    frame = wire.read_coordinator_to_node(payload)
+    if not isinstance(frame, wire.ReceiptNotice):
+        raise InvalidEncoding("this is no notice")
+    try:
+        notices.send_nowait(frame)
+    except trio.WouldBlock as error:
+        raise TransportFailure("receipts come faster than they can be kept") from error

@@ -1,0 +1,55 @@
+"""Key files: 32 secret bytes as hex, readable by their owner only, made when they are missing.
+
+A node has two: its signing key, which owns the money it earns, and its peer key for the transport,
+which never signs anything but the transport's handshakes and one `PeerBinding`.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from node.errors import KeyFileUnsafe
+from pinaivu.errors import InvalidEncoding
+from pinaivu.keys import SecretKey
+
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
+_OWNER_ONLY: Final = 0o600
+_OTHERS: Final = 0o077
+
+
+def load_key(path: Path, random: Callable[[int], bytes]) -> SecretKey:
+    """The key in `path`; a fresh one from `random(32)`, written there first, if there is none.
+
+    Raises `KeyFileUnsafe` when others can read the file, it holds no key or can't be written.
+    """
+    try:
+        if not path.exists():
+            _create(path, SecretKey.generate(random))
+        mode = stat.S_IMODE(path.stat().st_mode)
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileUnsafe(f"the key file {path} can't be used: {error}") from error
+    if mode & _OTHERS:
+        raise KeyFileUnsafe(f"other users can read {path} (mode {mode:o}); run: chmod 600 {path}")
+    if not _KEY.fullmatch(text):
+        raise KeyFileUnsafe(f"{path} holds no key: 64 hex digits are needed")
+    try:
+        return SecretKey(bytes.fromhex(text))
+    except InvalidEncoding as error:
+        raise KeyFileUnsafe(f"{path} holds no key: {error}") from error
+
+
+def _create(path: Path, key: SecretKey) -> None:
+    """Write the whole file or none, so that a crash leaves no half a key."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(key.secret.hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,286 @@
+"""The node, put together: `open_node` builds it from a configuration, `Node.run` runs it.
+
+    async with open_node(config, surroundings) as node:
+        await node.run(stop.wait)
+
+Start-up is one check after the other, each of which says what to do when it fails: keys, database,
+chain, registration, model files, engine, promise. Then nothing ends the node but `stop`: logs,
+coordinators, gateways and engine may come and go. Stopping withdraws the offers, lets running work
+finish within `drain_s`, signs the rest as drained, and hands in what can be handed in.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+import trio
+
+from node.checks import Gatekeeper
+from node.config import Config, ModelConfig, engine_spec
+from node.control import CoordinatorLink
+from node.directory import HttpDirectory
+from node.engines.measure import measure
+from node.engines.spec import child_environment
+from node.engines.supervisor import EngineEvent, Supervisor
+from node.executor import ACK_TIMEOUT_S, Executor
+from node.gateways import Gateways
+from node.journal import Journal
+from node.keyfiles import load_key
+from node.links import keep_serving
+from node.logs import LogWatch
+from node.models import (
+    SERVED,
+    ServedModel,
+    SupervisedEngine,
+    check_weights,
+    load_files,
+)
+from node.models import (
+    check_registered as check_model,
+)
+from node.offers import OfferDesk
+from node.ports import Chain, Directory, NowMs
+from node.quotes import Quotes
+from node.slots import Slots
+from node.wallet import NodeKeys, check_registered
+from pinaivu.chain.client import ChainClient
+from pinaivu.chain.deployment import Deployment
+from pinaivu.chain.rpc import HttpRpc
+from pinaivu.keys import checksum
+from pinaivu.p2p.host import Host, open_host
+from pinaivu.store.database import open_database
+from pinaivu.store.writer import open_writer
+from pinaivu.typed_data import Domain
+
+_FLUSH_S: Final = 5.0
+_LAST_WORDS_S: Final = 2.0
+_MOST_IDLE: Final = 16
+_logger: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the outside world gives a node: clocks, randomness, environment variables."""
+
+    now_ms: NowMs
+    clock_ns: Callable[[], int]
+    random_bytes: Callable[[int], bytes]
+    random: Callable[[], float]
+    environment: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A node that is ready to run: its engine serves, its registration is checked."""
+
+    address: bytes
+    host: Host
+    logs: Mapping[bytes, LogWatch]
+    links: Mapping[bytes, CoordinatorLink]
+    executor: Executor
+    journal: Journal
+    gateways: tuple[str, ...]
+    idle_streams: int
+    drain_s: float
+    random: Callable[[], float]
+
+    async def run(self, stop: Callable[[], Awaitable[None]]) -> None:
+        """Serve until `stop` returns, then end in order."""
+        async with trio.open_nursery() as jobs, trio.open_nursery() as background:
+            for log in self.logs.values():
+                background.start_soon(log.run)
+            for link in self.links.values():
+                background.start_soon(link.run, self.host)
+            with trio.CancelScope() as intake:
+                async with trio.open_nursery() as dialing:
+                    dialing.start_soon(_cancel_after, stop, intake)
+                    for address in self.gateways:
+                        dialing.start_soon(self._serve, address, jobs)
+            await self._wind_down()
+            background.cancel_scope.cancel()
+            jobs.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
+
+    async def _serve(self, address: str, jobs: trio.Nursery) -> None:
+        await keep_serving(
+            self.host,
+            address,
+            self.executor,
+            jobs=jobs,
+            idle=self.idle_streams,
+            random=self.random,
+        )
+
+    async def _wind_down(self) -> None:
+        """Withdraw, finish or stop what runs, hand in what is owed; bounded."""
+        _logger.info("stopping: %d orders are running", self.executor.running)
+        for link in self.links.values():
+            link.withdraw()
+        await self.executor.drain(self.drain_s)
+        with trio.move_on_after(_FLUSH_S):
+            async with trio.open_nursery() as nursery:
+                for link in self.links.values():
+                    nursery.start_soon(link.flushed)
+
+
+async def _cancel_after(event: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+    await event()
+    scope.cancel()
+
+
+@asynccontextmanager
+async def open_node(config: Config, around: Surroundings) -> AsyncGenerator[Node]:
+    """Check everything, start the engines, open the host; on leaving, close all of it.
+
+    Raises `Misconfigured` where something is set up wrongly and `TransportFailure` where the chain
+    can't be reached.
+    """
+    keys = NodeKeys(
+        signing=load_key(config.node_key_path, around.random_bytes),
+        peer=load_key(config.peer_key_path, around.random_bytes),
+    )
+    async with AsyncExitStack() as stack:
+        database = await trio.to_thread.run_sync(open_database, config.database_url, "node")
+        stack.callback(database.close)
+        journal = Journal(await stack.enter_async_context(open_writer(database)))
+        rpc = stack.enter_context(HttpRpc(config.chain.rpc))
+        deployment = Deployment.load(config.path(config.chain.deployment))
+        chain = ChainClient(rpc, deployment)
+        await trio.to_thread.run_sync(chain.check)
+        record = await trio.to_thread.run_sync(check_registered, keys, chain)
+        _logger.info("node %s pays out to %s", checksum(keys.address), checksum(record.payout))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        models = await _start_models(config, chain, around, nursery)
+        host = await stack.enter_async_context(open_host(keys.peer.secret))
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=10.0, trust_env=False))
+        parts = Parts(config, keys, deployment.domain, chain, around, journal, models)
+        yield parts.assemble(host, HttpDirectory(http))
+
+
+async def _start_models(
+    config: Config, chain: Chain, around: Surroundings, nursery: trio.Nursery
+) -> dict[str, ServedModel]:
+    """Start each model's engine and measure what it can promise; one after the other."""
+    return {
+        model.name: await _start_model(config, model, chain, around, nursery)
+        for model in config.models
+    }
+
+
+async def _start_model(
+    config: Config, model: ModelConfig, chain: Chain, around: Surroundings, nursery: trio.Nursery
+) -> ServedModel:
+    files = await trio.to_thread.run_sync(load_files, config.path(model.files))
+    record = check_model(model.name, files, await trio.to_thread.run_sync(chain.model, model.name))
+    if model.weights is not None:
+        await trio.to_thread.run_sync(check_weights, files.card, config.path(model.weights))
+    spec = engine_spec(config, model, child_environment(around.environment))
+    log_path = config.state_path / f"engine-{model.name.replace('/', '_')}.log"
+    supervisor = Supervisor(spec, log_path=log_path, report=_report_engine(model.name))
+    client = await nursery.start(supervisor.run)
+    nonce = around.random_bytes(8).hex()
+    measured = await measure(client, spec, clock_ns=around.clock_ns, nonce=nonce)
+    _logger.info("%s promises %s, alone it shows %s", model.name, measured.promise, measured.alone)
+    return ServedModel(
+        name=model.name,
+        engine_name=spec.model,
+        record=record,
+        tokenizer=files.tokenizer,
+        engine=SupervisedEngine(supervisor),
+        features=spec.features & SERVED,
+        context_tokens=min(spec.context_tokens, record.context_tokens),
+        promise=measured.promise,
+        price_out=model.price_out,
+        pricing=model.pricing,
+        slots=Slots(spec.slots, [log.id for log in config.logs]),
+    )
+
+
+def _report_engine(model: str) -> Callable[[EngineEvent], None]:
+    def report(event: EngineEvent) -> None:
+        _logger.info("engine of %s: %s, %s", model, event.state.value, event.detail)
+
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A node's parts, each ready; `assemble` wires them together. Nothing starts before `run`."""
+
+    config: Config
+    keys: NodeKeys
+    domain: Domain
+    chain: Chain
+    around: Surroundings
+    journal: Journal
+    models: Mapping[str, ServedModel]
+    quotes: Quotes = field(default_factory=Quotes)
+    ack_timeout_s: float = ACK_TIMEOUT_S
+
+    def assemble(self, host: Host, directory: Directory) -> Node:
+        """The node on this host; its logs are looked up in `directory`."""
+        logs = {
+            log.id: LogWatch(
+                log.id, log.url, domain=self.domain, chain=self.chain, directory=directory
+            )
+            for log in self.config.logs
+        }
+        links = {log_id: self._link(log) for log_id, log in logs.items()}
+        slots = sum(model.slots.total for model in self.models.values())
+        return Node(
+            address=self.keys.address,
+            host=host,
+            logs=logs,
+            links=links,
+            executor=self._executor(logs, links),
+            journal=self.journal,
+            gateways=self.config.gateways,
+            idle_streams=min(slots + 1, _MOST_IDLE),
+            drain_s=self.config.drain_s,
+            random=self.around.random,
+        )
+
+    def _executor(
+        self, logs: Mapping[bytes, LogWatch], links: Mapping[bytes, CoordinatorLink]
+    ) -> Executor:
+        gatekeeper = Gatekeeper(
+            self.keys.address,
+            self.domain,
+            logs=logs,
+            gateways=Gateways(self.chain, self.around.now_ms),
+            quotes=self.quotes,
+            models=self.models,
+            now_ms=self.around.now_ms,
+        )
+        return Executor(
+            self.keys.signing,
+            self.domain,
+            gatekeeper=gatekeeper,
+            journal=self.journal,
+            now_ms=self.around.now_ms,
+            owed=lambda log_id: links[log_id].owe(),
+            ack_timeout_s=self.ack_timeout_s,
+        )
+
+    def _link(self, log: LogWatch) -> CoordinatorLink:
+        desk = OfferDesk(
+            self.keys.signing,
+            self.domain,
+            log=log,
+            models=self.models,
+            quotes=self.quotes,
+            now_ms=self.around.now_ms,
+        )
+        return CoordinatorLink(
+            self.keys.address,
+            self.domain,
+            log=log,
+            desk=desk,
+            models=self.models,
+            journal=self.journal,
+            now_ms=self.around.now_ms,
+            random=self.around.random,
+        )

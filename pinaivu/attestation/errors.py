@@ -1,0 +1,42 @@
+"""Why an attestation document was refused.
+
+    AttestationRefused (PeerFault)
+    ├── MalformedDocument      not enclave's document in the accepted form; also InvalidEncoding
+    ├── UntrustedChain         the certificates don't lead to the trusted root at that time
+    ├── BadDocumentSignature   the leaf's key didn't sign this payload
+    ├── DebugEnclave           PCR0–2 are zero: the console is readable, nothing is attested
+    ├── BindingMismatch        it is about another key, manifest or block
+    └── StaleDocument          its time can't be believed in the chosen mode
+
+None of them is mended by a retry with the same document.
+"""
+
+from pinaivu.errors import InvalidEncoding, PeerFault
+
+
+class AttestationRefused(PeerFault):
+    """An attestation document doesn't prove what it is shown for."""
+
+
+class MalformedDocument(AttestationRefused, InvalidEncoding):
+    """The bytes are no attestation document of a Nitro enclave in the one accepted form."""
+
+
+class UntrustedChain(AttestationRefused):
+    """The certificates don't lead from the document's leaf to the trusted root at that time."""
+
+
+class BadDocumentSignature(AttestationRefused):
+    """The payload isn't signed by the document's leaf certificate."""
+
+
+class DebugEnclave(AttestationRefused):
+    """One of PCR0–2 is missing or zero: a debug enclave, whose console anybody can read."""
+
+
+class BindingMismatch(AttestationRefused):
+    """`public_key`, `user_data` or `nonce` isn't the expected one."""
+
+
+class StaleDocument(AttestationRefused):
+    """The document's time lies outside what the chosen time mode allows."""

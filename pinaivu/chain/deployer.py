@@ -1,0 +1,211 @@
+"""Puts the whole set of contracts on a chain, once, and fills the registries.
+
+`deploy_once` is safe to repeat: what its file names and the chain holds is left alone. A run that
+broke off leaves contracts that nobody names, and the next run begins anew; the file is written when
+everything stands, roles included. The contracts refuse each other unless they were made for one
+another, so a wrong wiring can't come out of this.
+
+For local networks: the settlement token is play money, the attestation verifier believes a
+simulator's key, and `LOCAL` scales the delays down together.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Final
+
+import rlp  # type: ignore[import-untyped]
+from eth_hash.auto import keccak
+
+from pinaivu.chain.abi import load
+from pinaivu.chain.calls import Call, Calls
+from pinaivu.chain.client import ChainClient
+from pinaivu.chain.deployment import CONTRACTS, Deployment
+from pinaivu.chain.errors import ChainUnavailable, NotDeployed
+from pinaivu.chain.records import ModelRecord, Times
+from pinaivu.chain.rpc import JsonRpc
+from pinaivu.chain.transactor import Transactor
+from pinaivu.chain.words import quantity, to_hex
+
+ADMIN_ROLE: Final = 0  # AccessManager's own: hands out the others
+ADMINISTRATOR: Final = 1
+GUARDIAN: Final = 2
+REGISTRAR: Final = 3
+_OPENED: Final = (
+    (ADMINISTRATOR, "settlement", ("setDebitLimit",)),
+    (ADMINISTRATOR, "enclave_registry", ("proposePair", "proposeVerifier")),
+    (GUARDIAN, "settlement", ("pause", "unpause")),
+    (GUARDIAN, "enclave_registry", ("revokePair", "revokeEpoch")),
+    (REGISTRAR, "model_registry", ("setModel", "removeModel")),
+)
+_CREATED_BEFORE_SETTLEMENT: Final = 8
+_SECOND: Final = 1000
+_MINUTE: Final = 60 * _SECOND
+_DAY: Final = 24 * 60 * _MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is fixed at deployment: delays, and the share of deposits that a window may take."""
+
+    times: Times
+    payout_delay_ms: int
+    epoch_lifetime_ms: int
+    debit_limit_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
+class Powers:
+    """Who may do what: addresses of the role holders, and of the attestation simulator's key."""
+
+    administrator: bytes
+    guardian: bytes
+    registrar: bytes
+    simulator: bytes
+
+
+LOCAL: Final = Settings(
+    times=Times(
+        unsettled_max_ms=1 * _MINUTE,
+        pause_max_ms=2 * _MINUTE,
+        withdrawal_delay_ms=3 * _MINUTE,
+        admin_delay_ms=4 * _MINUTE,
+        pause_interval_ms=10 * _MINUTE,
+        limiter_window_ms=60 * _MINUTE,
+    ),
+    payout_delay_ms=4 * _MINUTE,
+    epoch_lifetime_ms=30 * _DAY,
+    debit_limit_ppm=500_000,
+)
+"""Delays of a network on one machine, in the proportions of a real one as far as patience goes."""
+
+
+def deploy_once(
+    rpc: JsonRpc,
+    sender: Transactor,
+    powers: Powers,
+    path: Path,
+    *,
+    settings: Settings = LOCAL,
+    renew: bool = False,
+) -> Deployment:
+    """The deployment that `path` names, made now if there is no such file.
+
+    Where the chain doesn't hold what the file names: `WrongChain`, or `NotDeployed` unless `renew`,
+    which is for development chains that may be reset: then all is deployed anew.
+    """
+    if path.exists():
+        recorded = Deployment.load(path)
+        try:
+            ChainClient(rpc, recorded).check()
+        except NotDeployed:
+            if not renew:
+                raise
+        else:
+            return recorded
+    made = deploy(rpc, sender, powers, settings)
+    made.save(path)
+    return made
+
+
+def deploy(
+    rpc: JsonRpc, sender: Transactor, powers: Powers, settings: Settings = LOCAL
+) -> Deployment:
+    """Create every contract, hand out the roles, and check the result. Not repeatable.
+
+    No other transaction of `sender`'s key may come between: the address of Settlement is counted
+    from its nonce, and the contracts made for another address are refused (`Reverted`).
+    """
+    first = quantity(rpc.call("eth_getTransactionCount", to_hex(sender.address), "latest"))
+    block = quantity(rpc.call("eth_blockNumber")) + 1
+    settlement = created_address(sender.address, first + _CREATED_BEFORE_SETTLEMENT)
+    times = tuple(ms // _SECOND for ms in astuple(settings.times))  # in the struct's order
+    admin_delay_s = settings.times.admin_delay_ms // _SECOND
+
+    manager = _create(sender, "AccessManager", sender.address)
+    token = _create(sender, "TestToken")
+    log = _create(sender, "ReceiptLog", settlement)
+    verifier = _create(sender, "SimulatedAttestationVerifier", settlement, powers.simulator)
+    lifetime_s = settings.epoch_lifetime_ms // _SECOND
+    enclaves = _create(sender, "EnclaveRegistry", manager, log, verifier, admin_delay_s, lifetime_s)
+    nodes = _create(sender, "NodeRegistry", settlement, settings.payout_delay_ms // _SECOND)
+    gateways = _create(sender, "GatewayRegistry", settlement)
+    models = _create(sender, "ModelRegistry", manager)
+    parts = (token, manager, log, enclaves, nodes, gateways, models)
+    _create(sender, "Settlement", (*parts, settings.debit_limit_ppm, times))
+
+    deployment = Deployment(
+        chain_id=quantity(rpc.call("eth_chainId")),
+        block=block,
+        token=token,
+        access_manager=manager,
+        settlement=settlement,
+        receipt_log=log,
+        enclave_registry=enclaves,
+        node_registry=nodes,
+        gateway_registry=gateways,
+        model_registry=models,
+    )
+    _hand_out(sender, deployment, powers)
+    ChainClient(rpc, deployment).check()
+    return deployment
+
+
+def fill(
+    client: ChainClient,
+    sender: Transactor,
+    models: Mapping[str, ModelRecord],
+    code: Iterable[tuple[bytes, bytes]],
+) -> None:
+    """Make the registries hold these models and (measurement, parameters digest) pairs.
+
+    Repeatable. `sender` must be registrar and administrator. A pair is allowed only after the admin
+    delay (`ChainClient.pair` says from when).
+    """
+    calls = Calls(client.deployment)
+    for model, record in models.items():
+        if client.model(model) != record:
+            sender.send(calls.set_model(model, record))
+    for measurement, parameters_digest in code:
+        pair = client.pair(measurement, parameters_digest)
+        if pair is None or pair.revoked_at_ms:
+            sender.send(calls.propose_pair(measurement, parameters_digest))
+
+
+def created_address(creator: bytes, nonce: int) -> bytes:
+    """The address of the contract that `creator`'s transaction `nonce` creates."""
+    return bytes(keccak(rlp.encode([creator, nonce]))[12:])
+
+
+def _create(sender: Transactor, name: str, *arguments: object) -> bytes:
+    created = sender.send(Call(f"creating {name}", b"", load(name).creation(*arguments))).contract
+    if created is None:
+        raise ChainUnavailable(f"the receipt of {name}'s creation names no contract")
+    return created
+
+
+def _hand_out(sender: Transactor, deployment: Deployment, powers: Powers) -> None:
+    """Open functions to roles and grant them, in one transaction; the deployer keeps nothing."""
+    manager = load("AccessManager")
+    steps = [
+        manager.function("setTargetFunctionRole").encode(
+            getattr(deployment, field), [_selector(field, name) for name in functions], role
+        )
+        for role, field, functions in _OPENED
+    ]
+    holders = {
+        ADMINISTRATOR: powers.administrator,
+        GUARDIAN: powers.guardian,
+        REGISTRAR: powers.registrar,
+        ADMIN_ROLE: powers.administrator,
+    }
+    grant = manager.function("grantRole")
+    steps += [grant.encode(role, holder, 0) for role, holder in holders.items()]
+    if powers.administrator != sender.address:
+        steps.append(manager.function("renounceRole").encode(ADMIN_ROLE, sender.address))
+    data = manager.function("multicall").encode(steps)
+    sender.send(Call("handing out roles", deployment.access_manager, data))
+
+
+def _selector(field: str, function: str) -> bytes:
+    return load(CONTRACTS[field]).function(function).selector

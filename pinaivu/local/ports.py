@@ -1,0 +1,35 @@
+"""The ports of a local network: free ones, chosen at the first start and kept from then on."""
+
+from pathlib import Path
+
+import msgspec
+
+from pinaivu.chain.anvil import free_port
+from pinaivu.errors import Misconfigured
+
+
+class Ports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """TCP ports on the loopback address."""
+
+    chain: int
+    coordinator_p2p: int
+    coordinator_http: int
+    gateway_p2p: int
+    gateway_http: int
+    explorer: int
+
+
+def keep_ports(path: Path) -> Ports:
+    """The ports in `path`, or fresh ones written there."""
+    if path.exists():
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Ports)
+        except msgspec.DecodeError as error:
+            raise Misconfigured(f"{path} holds no ports: remove it") from error
+    chosen: set[int] = set()
+    while len(chosen) < len(Ports.__struct_fields__):
+        chosen.add(free_port())
+    ports = Ports(*sorted(chosen))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(ports)))
+    return ports

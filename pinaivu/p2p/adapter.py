@@ -1,0 +1,407 @@
+"""The adapter to py-libp2p: what this project knows about the library, in one module.
+
+Written for version 0.8.1, which pyproject pins. Promises noise-only TCP with yamux under one
+secp256k1 identity, connections that can be dialed again at once, dropped at once and pinged
+cheaply, and streams as `BytePipe`s. Foreign exceptions end here. What has to be known of the
+library's inside is said where it is used.
+
+The library takes seconds to import, so it is imported when the first host is built. Nothing
+outside `pinaivu.p2p` should import this module.
+"""
+
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from pinaivu.errors import InvalidEncoding, Misconfigured
+from pinaivu.keys import SecretKey, point_of_peer_id
+from pinaivu.p2p import PeerId
+from pinaivu.p2p.errors import ConnectFailed, NotConnected, StreamBroken, WrongPeer
+
+if TYPE_CHECKING:
+    from libp2p.abc import IHost
+
+MAX_PEERS: Final = 4000
+_MAX_STREAMS: Final = 40_000
+_PENDING_HANDSHAKES: Final = 512
+_YAMUX_PING: Final = struct.pack("!BBHII", 0, 2, 1, 0, 0x7069)  # type 2 ping, flag SYN
+_YAMUX_STREAMS: Final = 256
+
+NewPipe = Callable[[PeerId, "StreamPipe"], Awaitable[None]]
+
+
+class Connection:
+    """One connection to an authenticated peer."""
+
+    def __init__(self, peer: PeerId, conn: Any) -> None:
+        self.peer = peer
+        self.heard_at = trio.current_time()
+        self._conn = conn
+        self._muxer = conn.muxed_conn
+        self._answered: trio.Event | None = None  # of the ping under way
+
+    @property
+    def open(self) -> bool:
+        """Whether the connection still carries data."""
+        return not self._muxer.event_shutting_down.is_set()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is known to be dead."""
+        await self._muxer.event_shutting_down.wait()
+
+    async def wait_answer(self) -> None:
+        """Ping the peer's muxer and return when it has answered; once answered, the next one pings.
+
+        Cancelling may cut the ping short half-written: then no answer comes, and all that is left
+        is to `abort`. The library's own probe opens a stream and negotiates a protocol, some 20 ms
+        of CPU on both sides each time; the muxer's ping is one header. Its reader sets
+        `_ping_event` for any answer and takes the round-trip time, by which it sizes its windows.
+        """
+        if self._answered is None:
+            self._answered = self._muxer._ping_event = trio.Event()  # noqa: SLF001
+            self._muxer._ping_sent_time = trio.current_time()  # noqa: SLF001
+            await self._muxer._write_frame(_YAMUX_PING)  # noqa: SLF001
+        await self._answered.wait()
+        self._answered = None
+        self.heard_at = trio.current_time()
+
+    async def abort(self) -> None:
+        """Close the socket first, whatever is being written, then let the library clean up.
+
+        The other way round its farewell would wait behind a peer that takes nothing.
+        """
+        await _quietly(self._muxer.secured_conn.close)
+        await _quietly(self._conn.close)
+
+    async def open_pipe(self, protocol: str, negotiate_timeout: float) -> "StreamPipe":
+        """Open a stream and agree on `protocol`. Must not be cancelled: it writes.
+
+        Raises `NotConnected` where no stream can be had, `StreamBroken` when it fails half-way.
+        """
+        from libp2p.protocol_muxer.multiselect_client import MultiselectClient  # noqa: PLC0415
+        from libp2p.protocol_muxer.multiselect_communicator import (  # noqa: PLC0415
+            MultiselectCommunicator,
+        )
+
+        if not self.open:
+            raise NotConnected(f"the connection to {self.peer} is closed")
+        if self._muxer.stream_backlog_semaphore.value == 0:  # the library would wait, for ever
+            raise NotConnected(f"{_YAMUX_STREAMS} streams to {self.peer} are open already")
+        stream = None
+        try:
+            stream = await self._conn.new_stream()
+            await MultiselectClient().select_one_of(
+                [protocol], MultiselectCommunicator(stream), negotiate_timeout
+            )
+        except Exception as error:
+            if stream is not None:
+                await StreamPipe(self, stream).reset()
+            raise StreamBroken(f"{self.peer} gave no stream for {protocol}: {error!r}") from error
+        return StreamPipe(self, stream)
+
+
+class StreamPipe:
+    """A `BytePipe` over one of the library's streams."""
+
+    def __init__(self, connection: Connection, stream: Any) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._muxed = stream.muxed_stream
+
+    async def read(self, limit: int) -> bytes:
+        """At least one byte, or nothing at the end."""
+        from libp2p.network.stream.exceptions import StreamEOF  # noqa: PLC0415
+
+        try:
+            data = await self._stream.read(limit)
+        except StreamEOF:
+            return b""
+        except Exception as error:
+            raise StreamBroken(f"reading from {self._connection.peer}: {error!r}") from error
+        self._connection.heard_at = trio.current_time()
+        return bytes(data)
+
+    async def write(self, data: bytes) -> None:
+        """Hand `data` to the connection."""
+        try:
+            await self._stream.write(data)
+        except Exception as error:
+            raise StreamBroken(f"writing to {self._connection.peer}: {error!r}") from error
+
+    async def close(self) -> None:
+        """End our direction; the library forgets the stream when the other one ends."""
+        try:
+            await self._stream.close()
+        except Exception as error:
+            raise StreamBroken(f"closing to {self._connection.peer}: {error!r}") from error
+
+    async def reset(self) -> None:
+        """End both directions.
+
+        The muxer forgets a reset stream together with the event its reader waits for, so the
+        reader is woken here; it then puts a new event back, which has to go as well.
+        """
+        events = self._muxed.conn.stream_events
+        waiting = events.get(self._muxed.stream_id)
+        await _quietly(self._stream.reset)
+        if waiting is not None:
+            waiting.set()
+            await trio.lowlevel.checkpoint()
+        if self._muxed.stream_id not in self._muxed.conn.streams:
+            events.pop(self._muxed.stream_id, None)
+
+
+class Library:
+    """One libp2p host. `run` it, then dial, listen and serve."""
+
+    def __init__(self, secret: bytes, handshake_timeout: float) -> None:
+        """Build a host around 32 secret bytes; takes seconds where libp2p isn't imported yet.
+
+        Raises `InvalidEncoding` where they are no secp256k1 secret.
+        """
+        SecretKey(secret)  # raises before the slow import
+        self._host = _build(secret, handshake_timeout)
+        self._handshake_timeout = handshake_timeout
+        self._network: Any = self._host.get_network()
+        self._network.retry_config.max_retries = 0  # who keeps a connection up decides that
+        # Identify would cost two streams for each connection; nobody here reads what it says.
+        for notifee in list(self._network.notifees):
+            self._network.remove_notifee(notifee)
+        self.peer_id = PeerId(str(self._host.get_id()))
+        self._table = _Table()
+
+    def on_connected(self, callback: Callable[[Connection], None]) -> None:
+        """Call back for each new connection, with an authenticated secp256k1 peer or not at all."""
+        self._table.callback = callback
+        self._network.register_notifee(self._table)
+
+    def run(self, listen: Sequence[str]) -> AbstractAsyncContextManager[None]:
+        """Run the host; `start` completes it inside."""
+        from multiaddr import Multiaddr  # noqa: PLC0415
+
+        for address in listen:
+            _require_free(address)
+        running: AbstractAsyncContextManager[None] = self._host.run(
+            listen_addrs=[Multiaddr(address) for address in listen]
+        )
+        return running
+
+    async def start(self, listen: Sequence[str]) -> None:
+        """Check that all addresses are listened on (the library doesn't say) and stop auto-dialing.
+
+        The auto-connector dials every known peer below a watermark, also those just dropped.
+        """
+        await self._network.auto_connector.stop()
+        if missing := set(listen) - set(self._network.listeners):
+            raise Misconfigured(f"cannot listen on {', '.join(sorted(missing))}: not bound")
+
+    async def stop(self) -> None:
+        """Stop listening and forget everything; connections are to be aborted before."""
+        await _quietly(self._host.close)
+
+    def addresses(self) -> list[str]:
+        """What is listened on, with real ports and the peer id."""
+        return [f"{address}/p2p/{self.peer_id}" for address in self._host.get_transport_addrs()]
+
+    def serve(self, protocol: str, on_pipe: NewPipe) -> None:
+        """Give every stream a peer opens for `protocol` to `on_pipe`, for as long as it runs."""
+
+        async def on_stream(stream: Any) -> None:
+            try:
+                connection = self._table.admit(stream.swarm_conn)
+            except WrongPeer:
+                await stream.reset()
+            else:
+                await on_pipe(connection.peer, StreamPipe(connection, stream))
+
+        self._host.set_stream_handler(protocol, on_stream)
+
+    async def dial(self, address: str) -> None:
+        """Connect to a multiaddr that ends in ``/p2p/<peer id>``; `on_connected` gets the result.
+
+        Raises `ConnectFailed`, or `WrongPeer` when another key answers.
+        """
+        info = _parse(address)
+        store = self._network.peerstore
+        # After one failure the library refuses to dial the peer for a minute, and it prefers
+        # public addresses to the one asked for: so forget both, before and after.
+        self._network.unblock_peer(info.peer_id)
+        store.clear_addrs(info.peer_id)
+        store.add_addrs(info.peer_id, info.addrs, 120)
+        try:
+            with trio.fail_after(self._handshake_timeout):  # the library's own starts too late
+                await self._network.dial_peer(info.peer_id)
+        except trio.TooSlowError as error:
+            raise ConnectFailed(f"no handshake with {address} in time") from error
+        except Exception as error:
+            if _is_mismatch(error):
+                raise WrongPeer(f"at {address} another key answers") from error
+            raise ConnectFailed(f"no connection to {address}: {error}") from error
+        finally:
+            store.clear_addrs(info.peer_id)
+
+
+class _Table:
+    """The connections, as the library announces them; refuses peers without a secp256k1 key."""
+
+    def __init__(self) -> None:
+        self._by_conn: dict[object, Connection] = {}
+        self.callback: Callable[[Connection], None] = _ignore
+
+    def admit(self, conn: Any) -> Connection:
+        """The entry of `conn`, made where the announcement is still to come."""
+        if conn.is_closed:
+            raise WrongPeer("the connection is closed already")
+        if conn not in self._by_conn:
+            peer = PeerId(str(conn.muxed_conn.peer_id))
+            try:
+                point_of_peer_id(peer)
+            except InvalidEncoding as error:
+                raise WrongPeer(f"the identity of {peer} is not a secp256k1 key") from error
+            self._by_conn[conn] = Connection(peer, conn)
+        return self._by_conn[conn]
+
+    async def connected(self, _network: object, conn: Any) -> None:
+        try:
+            connection = self.admit(conn)
+        except WrongPeer:
+            await _quietly(conn.close)
+        else:
+            self.callback(connection)
+
+    async def disconnected(self, _network: object, conn: object) -> None:
+        self._by_conn.pop(conn, None)
+
+    async def opened_stream(self, _network: object, _stream: object) -> None: ...
+    async def closed_stream(self, _network: object, _stream: object) -> None: ...
+    async def listen(self, _network: object, _address: object) -> None: ...
+    async def listen_close(self, _network: object, _address: object) -> None: ...
+
+
+def _build(secret: bytes, handshake_timeout: float) -> "IHost":
+    """A host that offers noise alone.
+
+    The library's default also offers plaintext, over which any peer can be impersonated, and
+    admits 256 connections. Its circuit breaker refuses everybody for a minute after five
+    failures, which any stranger could cause.
+    """
+    from libp2p import new_host  # noqa: PLC0415
+    from libp2p.crypto.secp256k1 import create_new_key_pair  # noqa: PLC0415
+    from libp2p.crypto.x25519 import create_new_key_pair as new_noise_key  # noqa: PLC0415
+    from libp2p.network.config import ConnectionConfig  # noqa: PLC0415
+    from libp2p.security.noise.transport import PROTOCOL_ID, Transport  # noqa: PLC0415
+    from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX  # noqa: PLC0415
+    from libp2p.stream_muxer.yamux.yamux import Yamux  # noqa: PLC0415
+
+    class QuietYamux(Yamux):  # type: ignore[misc]
+        """Leaves pings to `Connection`: the event of an answer has room for one of us."""
+
+        async def _measure_rtt_loop(self) -> None:
+            return
+
+    _quiet_loggers()
+    pair = create_new_key_pair(secret)
+    return new_host(
+        key_pair=pair,
+        sec_opt={PROTOCOL_ID: Transport(pair, noise_privkey=new_noise_key().private_key)},
+        muxer_opt={YAMUX: QuietYamux},
+        resource_manager=_limits(),
+        connection_config=ConnectionConfig(
+            max_connections=MAX_PEERS,
+            high_watermark=MAX_PEERS,
+            low_watermark=0,
+            min_connections=0,
+            dial_timeout=handshake_timeout,
+            inbound_upgrade_timeout=handshake_timeout,
+            outbound_upgrade_timeout=handshake_timeout,
+        ),
+        disable_identify_address_discovery=True,
+    )
+
+
+def _quiet_loggers() -> None:
+    """Silence the library: it shouts ERROR for every lost peer, and some modules set own levels."""
+    for name in ("libp2p", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "libp2p":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _limits() -> Any:
+    from libp2p.rcmgr.connection_limits import ConnectionLimits  # noqa: PLC0415
+    from libp2p.rcmgr.manager import ResourceLimits, new_resource_manager  # noqa: PLC0415
+
+    return new_resource_manager(
+        limits=ResourceLimits(
+            max_connections=MAX_PEERS, max_streams=_MAX_STREAMS, max_memory_mb=4096
+        ),
+        connection_limits=ConnectionLimits(
+            max_established_inbound=MAX_PEERS,
+            max_established_outbound=MAX_PEERS,
+            max_established_total=MAX_PEERS,
+            max_established_per_peer=8,
+            max_pending_inbound=_PENDING_HANDSHAKES,
+            max_pending_outbound=_PENDING_HANDSHAKES,
+        ),
+        enable_circuit_breaker=False,
+        enable_graceful_degradation=False,
+    )
+
+
+def _parse(address: str) -> Any:
+    from libp2p.peer.peerinfo import info_from_p2p_addr  # noqa: PLC0415
+    from multiaddr import Multiaddr  # noqa: PLC0415
+
+    try:
+        point_of_peer_id(address.rpartition("/p2p/")[2])
+        return info_from_p2p_addr(Multiaddr(address))
+    except Exception as error:
+        wanted = "/ip4/203.0.113.7/tcp/4001/p2p/16Uiu2HA…"
+        raise Misconfigured(f"{address!r} is no address like {wanted}: {error}") from error
+
+
+def _require_free(address: str) -> None:
+    """Refuse a TCP port somebody listens on: the library shares ports, and would not notice."""
+    from multiaddr import Multiaddr  # noqa: PLC0415
+
+    try:
+        parts = dict(zip(*[iter(str(Multiaddr(address)).strip("/").split("/"))] * 2, strict=True))
+        port = int(parts["tcp"])
+        ip = parts.get("ip4") or parts["ip6"]
+    except Exception as error:
+        raise Misconfigured(f"{address!r} is no address like /ip4/0.0.0.0/tcp/4001") from error
+    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ip, port))
+        except OSError as error:
+            raise Misconfigured(f"cannot listen on {address}: {error.strerror}") from error
+
+
+def _is_mismatch(error: BaseException | None) -> bool:
+    """Whether a failed dial failed because another key answered; it lies deep in the causes."""
+    from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey  # noqa: PLC0415
+
+    pending = [error]
+    while pending:
+        cause = pending.pop()
+        if isinstance(cause, PeerIDMismatchesPubkey) or "Peer ID mismatch" in str(cause or ""):
+            return True
+        if cause is not None:
+            pending += [cause.__cause__, *getattr(cause, "errors", ())]
+    return False
+
+
+def _ignore(_connection: Connection) -> None: ...
+
+
+async def _quietly(ending: Callable[[], Awaitable[Any]]) -> None:
+    """Run a clean-up of the library; there is nobody who could act on its failure."""
+    try:
+        await ending()
+    except Exception:
+        logging.getLogger(__name__).debug("clean-up failed", exc_info=True)

@@ -1,0 +1,339 @@
+"""Nodes that refuse, fall silent, break off or lie, and clients that go away."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import openai
+import pytest
+import trio
+
+from pinaivu.codes import Finish, Outcome, Reason, Status
+from pinaivu.keys import SecretKey
+from pinaivu.messages import Delivery, Receipt
+from pinaivu.p2p import wire
+from tests.integration.gateway_support import (
+    Network,
+    Script,
+    Work,
+    in_thread,
+    network,
+    request,
+    speaks,
+)
+from tests.integration.p2p_support import until
+
+LETTERS = "abcdefghij" * 8
+
+
+def refuses(reason: Reason) -> Script:
+    async def play(work: Work) -> None:
+        await work.refuse(reason)
+
+    return play
+
+
+async def stays_silent(work: Work) -> None:
+    await work.stream.wait_over()
+
+
+async def gives_role_and_dies(work: Work) -> None:
+    work.send({"role": "assistant", "content": ""})
+    await work.wait_acks(1)
+    await work.break_off()
+
+
+def dies_after(text: str) -> Script:
+    async def play(work: Work) -> None:
+        await work.say(text)
+        await work.wait_acks(1 + len(text) // 64)
+        await work.break_off()
+
+    return play
+
+
+async def ends_without_end(work: Work) -> None:
+    """All of the answer, the finish reason too, and then the stream's own end mark only."""
+    await work.say("All of it", finish="stop")
+    await work.stream.aclose()
+
+
+async def hangs_after_a_word(work: Work) -> None:
+    await work.say("One")
+    await work.stream.wait_over()
+
+
+async def ends_in_mid_air(work: Work) -> None:
+    """A signed end before the engine's."""
+    await work.say("Half")
+    await work.end(finish=int(Finish.STOP))
+
+
+def lies(**changes: Any) -> Script:
+    async def play(work: Work) -> None:
+        await work.say("It is so.", finish="stop")
+        await work.end(**changes)
+
+    return play
+
+
+async def sends_garbage(work: Work) -> None:
+    work.stream.send(wire.encode(wire.Chunk([b'{"choices":[{"index":7,"delta":{}}]}'])))
+    await work.stream.flush()
+    await work.stream.wait_over()
+
+
+UNSEEN: list[tuple[str, Script, Reason]] = [
+    ("refuses", refuses(Reason.REFUSED_CAPACITY), Reason.REFUSED_CAPACITY),
+    ("is silent", stays_silent, Reason.SILENT),
+    ("dies with no content given", gives_role_and_dies, Reason.STREAM_BROKEN),
+    ("sends garbage", sends_garbage, Reason.PROTOCOL_VIOLATION),
+    ("refuses with an unknown reason", refuses(Reason.CLIENT_GONE), Reason.PROTOCOL_VIOLATION),
+]
+
+
+@pytest.mark.parametrize(("script", "reason"), [u[1:] for u in UNSEEN], ids=[u[0] for u in UNSEEN])
+async def test_failure_before_content_is_invisible(
+    tmp_path: Path, script: Script, reason: Reason
+) -> None:
+    """The next rank serves, and the receipt names both nodes; the first one gets nothing."""
+    async with network(tmp_path, script, speaks("Hello ", "there.")) as net:
+        chunks = await net.complete(stream=True)
+        assert _text(chunks) == "Hello there."
+        roles = [c.choices[0].delta.role for c in chunks if c.choices[0].delta.role]
+        assert roles == ["assistant"]
+        receipt = await net.receipt()
+        first, second = receipt.segments
+        assert (first.node, first.result, first.amount) == (net.nodes[0].key.address, reason, 0)
+        assert (second.node, second.rank, second.result) == (net.nodes[1].key.address, 2, 0)
+        assert receipt.status == Status.COMPLETED
+        assert second.amount > 0
+
+
+BROKEN: list[tuple[str, Script, Reason]] = [
+    ("breaks off", dies_after(LETTERS), Reason.STREAM_BROKEN),
+    ("ends its stream without an end frame", ends_without_end, Reason.STREAM_BROKEN),
+    ("hangs", hangs_after_a_word, Reason.TOO_SLOW),
+    ("signs an end before the end", ends_in_mid_air, Reason.PROTOCOL_VIOLATION),
+    ("signs another award's end", lies(award_digest=bytes(32)), Reason.PROTOCOL_VIOLATION),
+    ("says that its engine failed", lies(finish=6), Reason.ENGINE_ERROR),
+]
+
+
+@pytest.mark.parametrize(("script", "reason"), [b[1:] for b in BROKEN], ids=[b[0] for b in BROKEN])
+async def test_plain_text_is_continued_by_the_next_node(
+    tmp_path: Path, script: Script, reason: Reason
+) -> None:
+    """The client sees one text; the second node got what was said before and went on from there."""
+    async with network(tmp_path, script, speaks(" and", " on.")) as net:
+        chunks = await net.complete(stream=True)
+        (first, second) = (node.works[0] for node in net.nodes)
+        said = second.dispatch.prefix
+        assert said
+        assert said.encode() == first.text()
+        assert second.award.start_byte == len(said)
+        assert _text(chunks) == said + " and on."
+        assert [c.choices[0].finish_reason for c in chunks][-1] == "stop"
+        receipt = await net.receipt()
+        assert [s.result for s in receipt.segments] == [reason, Reason.NONE]
+        assert [s.start_byte for s in receipt.segments] == [0, len(said)]
+        assert receipt.segments[0].end_byte == len(said)
+        assert receipt.segments[1].end_byte == len(said) + len(b" and on.")
+
+
+async def test_answer_that_cannot_be_continued_ends_in_one_error_event(tmp_path: Path) -> None:
+    """Never a finish reason, never the end mark: the SDK raises, and nobody else is asked."""
+    async with network(tmp_path, dies_after("Half of"), speaks("never")) as net:
+        raw = await in_thread(lambda: _raw_stream(net, logprobs=True))
+        events = [line.removeprefix("data: ") for line in raw.splitlines() if line]
+        assert "[DONE]" not in events
+        assert '"finish_reason":"stop"' not in raw
+        error = msgspec.json.decode(events[-1])
+        assert error["error"]["code"] == "stream_broken"
+        assert sum('"error"' in event for event in events) == 1
+        assert not net.nodes[1].works
+        receipt = await net.receipt()
+        assert (receipt.status, receipt.reason) == (Status.FAILED, Reason.STREAM_BROKEN)
+        assert receipt.total == 0
+
+
+async def test_sdk_raises_on_a_broken_stream(tmp_path: Path) -> None:
+    async with network(tmp_path, dies_after("Half of")) as net:
+        with pytest.raises(openai.APIError, match="broke off"):
+            await net.complete(stream=True, logprobs=True)
+
+
+async def test_broken_answer_without_streaming_is_an_error_status(tmp_path: Path) -> None:
+    async with network(tmp_path, dies_after("Half of")) as net:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await net.complete(tools=[{"type": "function", "function": {"name": "f"}}])
+        assert caught.value.status_code == 502
+        assert caught.value.body["code"] == "stream_broken"  # type: ignore[index]
+
+
+async def test_everybody_refuses(tmp_path: Path) -> None:
+    """503 with advice; the receipt costs nothing and names everybody's reason."""
+    scripts = (refuses(Reason.REFUSED_EXPIRED), refuses(Reason.REFUSED_PROMPT_COUNT))
+    async with network(tmp_path, *scripts) as net:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await net.complete()
+        assert caught.value.status_code == 503
+        assert caught.value.body["code"] == "no_node_left"  # type: ignore[index]
+        assert caught.value.response.headers["retry-after"] == "1"
+        receipt = await net.receipt()
+        assert [s.result for s in receipt.segments] == [12, 11]
+        assert (receipt.status, receipt.total) == (Status.FAILED, 0)
+
+
+async def test_commitment_to_another_text_is_disputed(tmp_path: Path) -> None:
+    """The client keeps its answer; the books pay that node what was acknowledged only."""
+    async with network(tmp_path, lies(segment_commitment=b"\x99" * 32)) as net:
+        answer = await net.complete()
+        assert answer.choices[0].message.content == "It is so."
+        receipt = await net.receipt()
+        assert receipt.status == Status.DISPUTED
+        assert receipt.segments[0].result == Reason.COMMITMENT_MISMATCH
+        assert receipt.segments[0].output_billed == 0
+
+
+async def test_acknowledgements_that_were_not_released_are_no_completion(tmp_path: Path) -> None:
+    async with network(tmp_path, lies(acks=2)) as net:
+        with pytest.raises(openai.InternalServerError):
+            await net.complete(tools=[{"type": "function", "function": {"name": "f"}}])
+        receipt = await net.receipt()
+        assert receipt.segments[0].result == Reason.PROTOCOL_VIOLATION
+        assert receipt.total == 0
+
+
+async def test_client_that_goes_away_stops_the_node(tmp_path: Path) -> None:
+    """Cancel at once; the node signs what it did and is paid what was acknowledged."""
+    cancelled = trio.Event()
+
+    async def endless(work: Work) -> None:
+        await work.say(LETTERS)
+        await work.wait_acks(2)
+        await work.wait_cancel()
+        cancelled.set()
+        await work.end()
+
+    async with network(tmp_path, endless) as net:
+
+        def read_a_little() -> str:
+            with net.client.chat.completions.create(**request(stream=True)) as stream:
+                return next(iter(stream)).choices[0].delta.role or ""
+
+        assert await in_thread(read_a_little) == "assistant"
+        with trio.fail_after(10):
+            await cancelled.wait()
+        receipt = await net.receipt()
+        assert (receipt.status, receipt.reason) == (Status.CANCELLED, Reason.CLIENT_GONE)
+        (segment,) = receipt.segments
+        assert segment.acks == net.nodes[0].works[0].acks.acks
+        assert segment.output_billed == 32 * (segment.acks - 1)
+        assert receipt.total > 0
+
+
+async def test_client_that_goes_away_before_the_first_token(tmp_path: Path) -> None:
+    """Not streaming, too, a closed connection stops the node; nothing was acknowledged."""
+    async with network(tmp_path, stays_silent) as net:
+
+        def give_up() -> None:
+            client = net.client.with_options(timeout=0.5)
+            with pytest.raises(openai.APITimeoutError):
+                client.chat.completions.create(**request())
+
+        await in_thread(give_up)
+        delivery = await _delivery(net)
+        assert delivery.outcome == Outcome.CLIENT_GONE
+        assert delivery.parts[0].acks == 0
+
+
+Change = Callable[[Any], Any]
+FALSE_AWARDS: list[tuple[str, Change]] = [
+    ("of another job", lambda award: _changed(award, job_digest=bytes(32))),
+    ("above the price limit", lambda a: _changed(a, price_out=10**7, price_in=2_500_000)),
+    ("with a price that breaks the ratio", lambda a: _changed(a, price_in=a.price_in - 1)),
+    ("with another anchor", lambda award: _changed(award, anchor=bytes(32))),
+    ("with fewer tokens", lambda award: _changed(award, max_output_tokens=1)),
+    ("under a lease", lambda award: _changed(award, lease=b"\x01" * 32)),
+    ("of an unknown epoch", lambda award: _changed(award, epoch=2)),
+]
+
+
+@pytest.mark.parametrize("change", [f[1] for f in FALSE_AWARDS], ids=[f[0] for f in FALSE_AWARDS])
+async def test_award_that_is_not_the_jobs_is_not_dispatched(tmp_path: Path, change: Change) -> None:
+    async with network(tmp_path, speaks("never")) as net:
+        net.coordinator.change = change
+        with pytest.raises(openai.InternalServerError) as caught:
+            await net.complete()
+        assert caught.value.body["code"] == "coordinator_fault"  # type: ignore[index]
+        assert not net.nodes[0].works
+
+
+async def test_award_by_a_stranger_is_not_dispatched(tmp_path: Path) -> None:
+    async with network(tmp_path, speaks("never")) as net:
+        net.coordinator.signer = SecretKey(b"\x77" * 32)
+        with pytest.raises(openai.InternalServerError) as caught:
+            await net.complete()
+        assert caught.value.body["code"] == "coordinator_fault"  # type: ignore[index]
+        assert not net.nodes[0].works
+
+
+async def test_nobody_serves_within_the_limits(tmp_path: Path) -> None:
+    """503 with the coordinator's words and Retry-After; the zero receipt is fetched later."""
+    async with network(tmp_path) as net:
+        net.coordinator.refusal = wire.Refused(
+            "no_nodes_within_limits",
+            "the cheapest offer is 7 base units",
+            int(Reason.NO_NODES_WITHIN_LIMITS),
+            2_500,
+        )
+        with pytest.raises(openai.InternalServerError, match="the cheapest offer is 7") as caught:
+            await net.complete()
+        assert caught.value.status_code == 503
+        assert caught.value.body["code"] == "no_nodes_within_limits"  # type: ignore[index]
+        assert caught.value.response.headers["retry-after"] == "3"
+        case = net.coordinator.only
+        case.receipt = net.coordinator.receipt(case)
+        receipt = await net.receipt()
+        assert (receipt.status, receipt.total) == (Status.UNSERVED, 0)
+
+
+async def test_grant_exhausted_is_the_callers_to_solve(tmp_path: Path) -> None:
+    """A refusal without an auction leaves no receipt to wait for."""
+    async with network(tmp_path) as net:
+        net.coordinator.refusal = wire.Refused("grant_exhausted", "the grant is used up")
+        with pytest.raises(openai.RateLimitError, match="have the payer sign"):
+            await net.complete()
+        assert net.gateway.outbox.waiting == 0
+
+
+def _changed(award: Any, **changes: Any) -> Any:
+    return msgspec.structs.replace(award, **changes)
+
+
+def _text(chunks: list[Any]) -> str:
+    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+
+
+def _raw_stream(net: Network, **body: Any) -> str:
+    import httpx  # noqa: PLC0415
+
+    headers = {"authorization": f"Bearer {net.secret}"}
+    answer = httpx.post(
+        f"{net.url}/v1/chat/completions",
+        json=request(stream=True, **body),
+        headers=headers,
+        timeout=20,
+    )
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    return answer.text
+
+
+async def _delivery(net: Network) -> Delivery:
+    receipt: Receipt = await net.receipt()
+    case = net.coordinator.only
+    assert case.delivery is not None
+    assert receipt.segments
+    return case.delivery.message
