@@ -28,6 +28,21 @@ test-contracts: setup  ## Solidity tests, lint, third-party vectors, committed A
 test: lint types test-contracts  ## every test and check
 	$(PY) -m pytest
 
+demo: setup  ## the whole network, and a first request; ONCE=1 ends after it
+	@.venv/bin/pinaivu up --network .demo $(if $(ONCE),--once)
+
+clean-demo:  ## forget the demo's chain, keys, databases and logs
+	rm -rf .demo
+
+test-docs: setup  ## run every marked shell block of README and docs in an empty folder
+	$(PY) -m pytest -q tests/docs
+
+test-fresh:  ## both commands of the README in a fresh Debian root, as an ordinary user (needs root)
+	tools/test_fresh.sh
+
+test-deep: test  ## longer searches
+	$(PY) -m pytest -q tests/property --hypothesis-profile=deep
+
 format: setup  ## rewrite Python and Solidity in the project's format
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .

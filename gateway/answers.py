@@ -9,7 +9,7 @@ The reader may be slower than the node; what waits for it is bounded by the rela
 acknowledging while more than `MOST_WAITING` bytes do.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import msgspec
@@ -151,7 +151,7 @@ class Answer:
 
     # Read by the client's side
 
-    async def parts(self) -> AsyncIterator[bytes]:
+    async def parts(self) -> AsyncGenerator[bytes]:
         """Server-sent events as they come, many at once where many wait."""
         while True:
             if self._waiting:

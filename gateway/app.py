@@ -12,6 +12,7 @@ Every error has OpenAI's form. `create_app` makes as many applications as it is 
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import trio
 from fastapi import FastAPI, Request
@@ -77,8 +78,9 @@ async def _wait_for(event: trio.Event, request: Request, exchange: Exchange) -> 
 
 async def _events(exchange: Exchange) -> AsyncIterator[bytes]:
     try:
-        async for part in exchange.answer.parts():
-            yield part
+        async with aclosing(exchange.answer.parts()) as parts:
+            async for part in parts:
+                yield part
     finally:  # cancelled when the client goes away; nothing to do when it stayed
         exchange.leave()
 

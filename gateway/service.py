@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -31,8 +30,8 @@ from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.encoding import from_hex
-from pinaivu.errors import InvalidEncoding, Misconfigured
-from pinaivu.keys import SecretKey
+from pinaivu.errors import Misconfigured
+from pinaivu.keyfiles import read_key
 from pinaivu.p2p import wire
 from pinaivu.p2p.frames import FrameLimits
 from pinaivu.p2p.host import Host, open_host
@@ -119,7 +118,7 @@ async def open_gateway(
 
 async def serve(config: Config, sources: Sources, stopping: Callable[[], Awaitable[None]]) -> None:
     """Run the gateway that `config` describes until `stopping` returns."""
-    key, peer_key = _key(config.gateway_key_file), _key(config.peer_key_file)
+    key, peer_key = read_key(config.gateway_key_file), read_key(config.peer_key_file)
     deployment = Deployment.load(config.deployment_file)
     client = ChainClient(HttpRpc(config.rpc_url), deployment)
     await trio.to_thread.run_sync(client.check)
@@ -182,12 +181,3 @@ async def _janitor(ledger: Ledger, limits: Limits, now_ms: Callable[[], int]) ->
     while True:
         await ledger.forget_contents(now_ms() - limits.content_hours * _HOUR_MS)
         await trio.sleep(_JANITOR_S)
-
-
-def _key(path: Path) -> SecretKey:
-    try:
-        return SecretKey(from_hex(path.read_text(encoding="ascii").strip(), 32))
-    except (OSError, InvalidEncoding, UnicodeDecodeError) as error:
-        raise Misconfigured(
-            f"{path} holds no secret key: one line, 0x and 64 hex digits, is expected"
-        ) from error

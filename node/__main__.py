@@ -27,7 +27,8 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="the configuration (JSON)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports every poll
+    for chatty in ("alembic", "httpx"):  # each start's migrations, each poll
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     code = 0
     try:
         trio.run(_serve, load_config(arguments.config))

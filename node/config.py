@@ -72,6 +72,13 @@ class Attached(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"
     health_path: str | None = None
 
 
+class Measure(Struct, frozen=True, forbid_unknown_fields=True):
+    """How much is measured at start-up: requests one after the other, and tokens of each."""
+
+    runs: Annotated[int, Meta(ge=1, le=20)] = 2
+    tokens: Annotated[int, Meta(ge=16, le=1024)] = 32
+
+
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """One model on offer.
 
@@ -87,6 +94,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     engine: LlamaCpp | Vllm | Attached
     weights: str | None = None
     idle_discount_ppm: Ppm = 0
+    measure: Measure = Measure()
 
     @property
     def pricing(self) -> Pricing:

@@ -1,11 +1,9 @@
 """A model as a node serves it: the registry's word on it, its tokenizer, its engine, its price.
 
 `load_files` reads tokenizer, chat template and card and checks them against each other and against
-the model registry. That the engine computes with the weights on the card is not proven by this;
-with `weights` given, at least their files have the card's digests.
+the model registry. That the engine computes with the weights on the card is not proven by this.
 """
 
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -108,19 +106,6 @@ def load_files(directory: Path) -> ModelFiles:
             f" of the model card (0x{card.tokenizer_digest.hex()}); fetch the card's own"
         )
     return ModelFiles(tokenizer, card)
-
-
-def check_weights(card: ModelCard, directory: Path) -> None:
-    """Raise `WrongModel` unless every file on the card lies in `directory` with its digest."""
-    for file in card.files:
-        path = directory / file.path
-        try:
-            with path.open("rb") as handle:
-                found = hashlib.file_digest(handle, "sha256").digest()
-        except OSError as error:
-            raise WrongModel(f"the model file {path} can't be read: {error}") from error
-        if found != file.sha256:
-            raise WrongModel(f"{path} is not the file on the model card; fetch the card's own")
 
 
 def check_registered(name: str, files: ModelFiles, record: ModelRecord | None) -> ModelRecord:

@@ -22,7 +22,8 @@ from node.checks import Gatekeeper
 from node.config import Config, ModelConfig, engine_spec
 from node.control import CoordinatorLink
 from node.directory import HttpDirectory
-from node.engines.measure import measure
+from node.engines.gguf_tokenizer import check_files
+from node.engines.measure import Effort, measure
 from node.engines.spec import child_environment
 from node.engines.supervisor import EngineEvent, Supervisor
 from node.executor import ACK_TIMEOUT_S, Executor
@@ -35,7 +36,6 @@ from node.models import (
     SERVED,
     ServedModel,
     SupervisedEngine,
-    check_weights,
     load_files,
 )
 from node.models import (
@@ -176,13 +176,14 @@ async def _start_model(
     files = await trio.to_thread.run_sync(load_files, config.path(model.files))
     record = check_model(model.name, files, await trio.to_thread.run_sync(chain.model, model.name))
     if model.weights is not None:
-        await trio.to_thread.run_sync(check_weights, files.card, config.path(model.weights))
+        await trio.to_thread.run_sync(check_files, files.card, config.path(model.weights))
     spec = engine_spec(config, model, child_environment(around.environment))
     log_path = config.state_path / f"engine-{model.name.replace('/', '_')}.log"
     supervisor = Supervisor(spec, log_path=log_path, report=_report_engine(model.name))
     client = await nursery.start(supervisor.run)
     nonce = around.random_bytes(8).hex()
-    measured = await measure(client, spec, clock_ns=around.clock_ns, nonce=nonce)
+    effort = Effort(runs=model.measure.runs, tokens=model.measure.tokens)
+    measured = await measure(client, spec, clock_ns=around.clock_ns, nonce=nonce, effort=effort)
     _logger.info("%s promises %s, alone it shows %s", model.name, measured.promise, measured.alone)
     return ServedModel(
         name=model.name,

@@ -67,5 +67,5 @@ def _require_members(document: dict[str, Any]) -> None:
         raise InvalidEncoding(
             f"bundle members: missing {sorted(missing)}, unknown {sorted(unknown)}"
         )
-    if document["version"] != 1:
+    if type(document["version"]) is not int or document["version"] != 1:  # true equals 1 otherwise
         raise InvalidEncoding(f"unknown bundle version {document['version']!r}")

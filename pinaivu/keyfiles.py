@@ -1,6 +1,7 @@
 """Key files: 32 secret bytes as hex, readable by their owner only, made when they are missing."""
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pinaivu.keys import SecretKey
 
 _OWNER_ONLY: Final = 0o600
 _OTHERS: Final = 0o077
+_KEY: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
 
 
 class KeyFileUnsafe(Misconfigured):
@@ -25,16 +27,26 @@ def load_key(path: Path, random: Callable[[int], bytes]) -> SecretKey:
     try:
         if not path.exists():
             _create(path, SecretKey.generate(random))
+    except OSError as error:
+        raise KeyFileUnsafe(f"the key file {path} can't be written: {error}") from error
+    return read_key(path)
+
+
+def read_key(path: Path) -> SecretKey:
+    """The key in `path`, 64 hex digits with or without 0x; `KeyFileUnsafe` as in `load_key`."""
+    try:
         mode = stat.S_IMODE(path.stat().st_mode)
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise KeyFileUnsafe(f"the key file {path} can't be used: {error}") from error
+        raise KeyFileUnsafe(f"the key file {path} can't be read: {error}") from error
     if mode & _OTHERS:
         raise KeyFileUnsafe(f"other users can read {path} (mode {mode:o}); run: chmod 600 {path}")
+    if not _KEY.fullmatch(text):
+        raise KeyFileUnsafe(f"{path} holds no key: 64 hex digits are needed")
     try:
         return SecretKey(bytes.fromhex(text.removeprefix("0x")))
-    except (ValueError, InvalidEncoding) as error:
-        raise KeyFileUnsafe(f"{path} holds no key: 64 hex digits of 32 bytes are needed") from error
+    except InvalidEncoding as error:
+        raise KeyFileUnsafe(f"{path} holds no key: {error}") from error
 
 
 def _create(path: Path, key: SecretKey) -> None:
@@ -44,7 +56,7 @@ def _create(path: Path, key: SecretKey) -> None:
     part.unlink(missing_ok=True)
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(f"0x{key.secret.hex()}\n")
+        file.write(key.secret.hex() + "\n")
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)

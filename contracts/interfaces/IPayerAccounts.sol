@@ -70,7 +70,6 @@ interface IPayerAccounts is ISettlementErrors {
 
     error AlreadyAssigned(address payer, bytes32 logId);
     error NotAssigned(address payer);
-    error NoMoveRequested(address payer);
 
     /// @notice Pays `amount` from the caller into the caller's balance; a debt is repaid first.
     function deposit(uint96 amount) external;

@@ -22,6 +22,8 @@ from pinaivu.messages import Bid, Grant, Job, Offer
 from pinaivu.typed_data import Domain, Signed, signed_from_json
 
 _ZERO = bytes(32)
+_MOST_SLOTS = 1 << 16
+"""A transcript is read before anything of it is believed: its size is bounded here."""
 
 
 class TranscriptFault(PeerFault):
@@ -119,6 +121,9 @@ def read_transcript(
     if book_root(slots) != header.book_root:
         raise TranscriptFault("the book's rows do not give its root")
     entries, bids = _read_calls(parts["calls"], header, offers, domain, market)
+    digests = {row.node: row.offer_digest for row in slots if row is not None}
+    if any(entry.offer_digest != digests[entry.node] for entry in entries):
+        raise TranscriptFault("a call was about another offer than the book's")
     entrants = [
         Entrant(row, offers[row.node], bids.get(row.node)) for row in slots if row is not None
     ]
@@ -132,6 +137,8 @@ def read_transcript(
 def _read_rows(
     raw: object, header: Header, domain: Domain
 ) -> tuple[list[Row | None], dict[bytes, Offer]]:
+    if header.book_size > _MOST_SLOTS:
+        raise TranscriptFault(f"a book of {header.book_size} slots; {_MOST_SLOTS} are read")
     slots: list[Row | None] = [None] * header.book_size
     offers: dict[bytes, Offer] = {}
     for item in _items(raw):

@@ -114,6 +114,7 @@ class Network:
         )
         child.start()
         child.wait_until_done(within_s=120)
+        del self.children["model"]
 
     def start_coordinator(self) -> None:
         """Boot a coordinator and have its epoch activated."""

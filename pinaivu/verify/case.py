@@ -176,12 +176,18 @@ class Case(Struct, frozen=True, kw_only=True, dict=True):
     @property
     def request(self) -> Mapping[str, Any]:
         """The holder's request body; `Lacks` without one."""
-        return _given(self.copies.request, self._held("request"), "the request body")
+        body: Mapping[str, Any] = _given(
+            self.copies.request, self._held("request"), "the request body"
+        )
+        return body
 
     @property
     def response(self) -> Mapping[str, Any]:
         """The holder's response; `Lacks` without one."""
-        return _given(self.copies.response, self._held("response"), "the response")
+        response: Mapping[str, Any] = _given(
+            self.copies.response, self._held("response"), "the response"
+        )
+        return response
 
     @property
     def salts(self) -> Salts:

@@ -125,8 +125,8 @@ def _require_terms(job: Job, terms: Terms) -> None:
         require_equal(job.mode, _AUCTIONS.get(terms.auction), "the job's auction mode")
     if terms.fingerprint is not None:
         require_equal(job.fingerprint, from_hex(terms.fingerprint, 32), "the job's fingerprint")
-    for name, found, listed in (("allow", job.allow, terms.allow), ("deny", job.deny, terms.deny)):
-        require_equal(set(found), {_address(text) for text in listed}, f"the job's {name} list")
+    for name, listed, asked in (("allow", job.allow, terms.allow), ("deny", job.deny, terms.deny)):
+        require_equal(set(listed), {_address(text) for text in asked}, f"the job's {name} list")
 
 
 def _address(text: str) -> bytes:
@@ -145,7 +145,7 @@ def _require_tiling(case: Case) -> int:
 
 
 def _require_same_as_node(case: Case) -> None:
-    """The last node saw the same whole response, unless it was stopped or differs and is paid so."""
+    """The last node saw the same whole response, unless it was stopped or the receipt disputes."""
     delivery, receipt = case.contents.delivery, case.receipt
     completion = case.work[-1].completion if case.work else None
     complete = delivery and delivery.message.outcome == Outcome.COMPLETE

@@ -4,8 +4,8 @@
     report = verifier.verify(raw, Copies(request=body, response=response, salt=salt))
     report.exit_code  # 0 proven, 1 refuted, 2 incomplete
 
-Pure: no file, no network, no clock. What only a chain can say comes through `ChainFacts`. No step is
-left out unsaid: whatever could not be judged is in the report as lacking.
+Pure: no file, no network, no clock. What only a chain can say comes through `ChainFacts`. No step
+is left out unsaid: whatever could not be judged is in the report as lacking.
 """
 
 from collections.abc import Callable

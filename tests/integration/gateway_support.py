@@ -11,8 +11,8 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from enum import IntEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 

@@ -68,9 +68,9 @@ class Log(Generic[T]):
                         return item
                 await self._more.wait()
 
-    async def reach(self, count: int) -> list[T]:
+    async def reach(self, count: int, within: float = PATIENCE) -> list[T]:
         """All items, as soon as there are `count`."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(within):
             while len(self.items) < count:
                 await self._more.wait()
         return self.items

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from pinaivu.codes import Outcome, Reason, Status
+from pinaivu.codes import JobKind, Outcome, Reason, Status
 from pinaivu.commitments import Salts, request_commitment, request_digest, response_commitment
 from pinaivu.commitments import response_digest as digest_of
 from pinaivu.openai import canonical_choices
-from pinaivu.codes import JobKind
 from tests.integration.gateway_support import PRICE_OUT, RATIO_PPM, network, request, speaks
 
 STORY = "The keeper's lamp isn't lit, and they've seen 12 ships pass; we'll wait. " * 6

@@ -22,7 +22,6 @@ from tests.integration.gateway_support import (
     request,
     speaks,
 )
-from tests.integration.p2p_support import until
 
 LETTERS = "abcdefghij" * 8
 

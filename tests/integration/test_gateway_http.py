@@ -27,7 +27,7 @@ from tests.integration.gateway_support import (
 )
 from tests.integration.p2p_support import until
 
-BUNDLE: dict[str, Any] = {name: None for name in bundles.REQUIRED} | {"version": 1}
+BUNDLE: dict[str, Any] = dict.fromkeys(bundles.REQUIRED) | {"version": 1}
 
 
 async def call(

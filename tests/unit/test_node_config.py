@@ -94,6 +94,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("one log twice", {"logs": [LOG, LOG]}, "twice"),
     ("one model twice", {"models": [MODEL, MODEL]}, "twice"),
     ("for nothing", {"models": [MODEL | {"price_out": 0}]}, "price_out"),
+    ("no measurement", {"models": [MODEL | {"measure": {"runs": 0}}]}, "runs"),
     ("no such engine", {"models": [MODEL | {"engine": {"kind": "magic"}}]}, "engine"),
     (
         "no such feature",

@@ -1,14 +1,13 @@
 """Model files against card and registry, and the wallet against the chain."""
 
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from node.errors import NotRegistered, WrongModel
 from node.journal import LogEarnings
-from node.models import ModelFiles, check_weights, load_files
+from node.models import ModelFiles, load_files
 from node.models import check_registered as check_model
 from node.wallet import NodeKeys, check_registered, relayed_registration, totals
 from pinaivu.chain.calls import Calls
@@ -21,12 +20,10 @@ from pinaivu.typed_data import digest
 from tests.unit import node_support as n
 from tests.unit.tiny_tokenizer import TEMPLATE, tiny_tokenizer_json
 
-WEIGHTS = b"weights"
-
 
 def _card() -> ModelCard:
     return ModelCard(
-        files=(ModelFile("sub/m.gguf", sha256(WEIGHTS).digest()),),
+        files=(ModelFile("m.gguf", bytes(32)),),
         revision="1",
         quantization="Q4_1",
         tokenizer_digest=n.tokenizer().digest,
@@ -38,8 +35,6 @@ def _write(directory: Path, card: ModelCard | None = None) -> Path:
     (directory / "tokenizer.json").write_bytes(tiny_tokenizer_json())
     (directory / "chat_template.jinja").write_text(TEMPLATE)
     (directory / "model_card.json").write_bytes((card or _card()).to_json())
-    (directory / "sub").mkdir()
-    (directory / "sub" / "m.gguf").write_bytes(WEIGHTS)
     return directory
 
 
@@ -48,10 +43,9 @@ def _record(card: ModelCard) -> ModelRecord:
 
 
 def test_files_that_belong_together_are_loaded(tmp_path: Path) -> None:
-    """Tokenizer, template, card and weights."""
+    """Tokenizer, template and card."""
     files = load_files(_write(tmp_path))
     assert files.card == _card()
-    check_weights(files.card, tmp_path)
     assert check_model("m", files, _record(files.card)) == _record(files.card)
 
 
@@ -68,15 +62,6 @@ def test_another_template_is_noticed(tmp_path: Path) -> None:
     (_write(tmp_path) / "chat_template.jinja").write_text(TEMPLATE + " ")
     with pytest.raises(WrongModel, match="not those"):
         load_files(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"other", None], ids=["changed", "missing"])
-def test_other_weights_are_noticed(tmp_path: Path, content: bytes | None) -> None:
-    """The card names each file's digest."""
-    path = _write(tmp_path) / "sub" / "m.gguf"
-    path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(WrongModel, match=r"m\.gguf"):
-        check_weights(_card(), tmp_path)
 
 
 def test_the_registry_decides_what_a_model_is(tmp_path: Path) -> None:

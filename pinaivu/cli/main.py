@@ -1,0 +1,66 @@
+"""`pinaivu`: the one command, with subcommands loaded when they are asked for."""
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from pinaivu import __version__
+from pinaivu.errors import PinaivuError
+
+_COMMANDS: Final = {
+    "up": "Start a whole network on this machine and send a first request through it.",
+    "verify": "Check a request: a bundle file, or a request id.",
+    "keys": "Make, list and revoke API keys of a gateway.",
+    "wallet": "Deposit, grant, withdraw and look at balances.",
+    "node": "Register a GPU node, see what it earned, have it paid out.",
+}
+
+
+class _Lazy(click.Group):
+    """Loads a subcommand's module on use: `--help` stays fast."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        """Subcommands in the order people meet them."""
+        return list(_COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        """The subcommand, imported now."""
+        if name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"pinaivu.cli.{name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pinaivu")
+def cli() -> None:
+    """LLM inference bought on an open market and proven request by request.
+
+    Start with `pinaivu up`: it brings up a whole network on this machine, with a real small model,
+    sends a prompt, shows receipt, settlement and every step of the verification, and leaves you an
+    API key for any OpenAI SDK.
+    """
+
+
+def main() -> None:
+    """Run; errors made on purpose are one line on stderr and exit code 2."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(3)
+    except PinaivuError as error:
+        click.echo(f"pinaivu: {error}", err=True)
+        sys.exit(2)

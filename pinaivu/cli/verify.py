@@ -1,0 +1,138 @@
+"""`pinaivu verify`: check a request alone. The same steps that the explorer shows, run here."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+import httpx
+
+from pinaivu.attestation.simulated import SimulatedDocumentWarning
+from pinaivu.chain.deployment import Deployment
+from pinaivu.chain.facts import ContractFacts
+from pinaivu.cli.place import network_options, open_chain, open_folder
+from pinaivu.encoding import parse_json
+from pinaivu.errors import Misconfigured, TransportFailure
+from pinaivu.local.ports import keep_ports
+from pinaivu.tokens import Tokenizer
+from pinaivu.verify.case import Copies
+from pinaivu.verify.policy import Policy, development, strict
+from pinaivu.verify.verifier import Verifier
+
+_file = click.Path(dir_okay=False, exists=True, path_type=Path)
+
+
+@click.command("verify")
+@network_options
+@click.argument("target")
+@click.option(
+    "--policy",
+    "policy_name",
+    type=click.Choice(["development", "strict"]),
+    default="development",
+    show_default=True,
+    help="strict believes AWS Nitro alone; development accepts a SIMULATED attestation.",
+)
+@click.option("--api-key", envvar="PINAIVU_API_KEY", help="The request's key: its own copies.")
+@click.option("--gateway-url", help="The gateway, such as http://127.0.0.1:8080.")
+@click.option("--log-url", help="The log's public server, instead of the network's.")
+@click.option("--request", "request_file", type=_file, help="My request body, as JSON.")
+@click.option("--response", "response_file", type=_file, help="The response I got, as JSON.")
+@click.option("--tokenizer", type=click.Path(file_okay=False, path_type=Path), help="Its folder.")
+@click.option("--offline", is_flag=True, help="Don't ask a chain; what needs one is lacking then.")
+@click.option("--public", is_flag=True, help="Somebody else's request: V4, V5, V9 don't count.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+def command(
+    network: Path,
+    rpc: str | None,
+    deployment: Path | None,
+    target: str,
+    policy_name: str,
+    api_key: str | None,
+    gateway_url: str | None,
+    log_url: str | None,
+    request_file: Path | None,
+    response_file: Path | None,
+    tokenizer: Path | None,
+    *,
+    offline: bool,
+    public: bool,
+    as_json: bool,
+) -> None:
+    """Check TARGET: a bundle file, or a request id.
+
+    A request id is looked up at the gateway with its API key (all steps), or without a key at the
+    log's public server (everything but the holder's own copies). Exit codes: 0 proven, 1 refuted,
+    2 incomplete, 3 wrong usage.
+    """
+    deployed = Deployment.load(deployment or open_folder(network).deployment)
+    policy: Policy = (strict if policy_name == "strict" else development)(deployed.domain)
+    if public or (not api_key and not Path(target).exists()):
+        policy = policy.without_copies()
+    raw = _bundle(target, network, api_key, gateway_url, log_url)
+    facts = None
+    if not offline:
+        facts = ContractFacts(open_chain(network, rpc, deployment))
+    copies = Copies(
+        request=_json(request_file),
+        response=_json(response_file),
+        tokenizer=_tokenizer(network, tokenizer),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SimulatedDocumentWarning)  # the report says it itself
+        report = Verifier(policy, facts).verify(raw, copies)
+    click.echo(json.dumps(report.to_json(), indent=2) if as_json else report.to_text(), nl=as_json)
+    raise click.exceptions.Exit(report.exit_code)
+
+
+def _bundle(
+    target: str,
+    network: Path,
+    api_key: str | None,
+    gateway_url: str | None,
+    log_url: str | None,
+) -> bytes:
+    if Path(target).exists():
+        return Path(target).read_bytes()
+    try:
+        request_id = str(UUID(target))
+    except ValueError as error:
+        raise click.UsageError(f"{target!r} is neither a file nor a request id") from error
+    if api_key:
+        base = gateway_url or f"http://127.0.0.1:{_ports(network).gateway_http}"
+        url = f"{base.rstrip('/')}/v1/receipts/{request_id}/bundle"
+        return _get(url, {"Authorization": f"Bearer {api_key}"}).content
+    base = (log_url or f"http://127.0.0.1:{_ports(network).coordinator_http}").rstrip("/")
+    found = _get(f"{base}/receipts/{request_id}", {}).json()["receipts"]
+    gateways = {entry["receipt"]["message"]["gateway"] for entry in found}
+    if len(gateways) != 1:
+        raise Misconfigured(f"{len(gateways)} gateways used this id: verify a bundle file instead")
+    return _get(f"{base}/bundles/{gateways.pop()}/{request_id}", {}).content
+
+
+def _ports(network: Path) -> Any:
+    return keep_ports(open_folder(network).ports)
+
+
+def _get(url: str, headers: dict[str, str]) -> httpx.Response:
+    try:
+        answer = httpx.get(url, headers=headers, timeout=30)
+    except httpx.HTTPError as error:
+        raise TransportFailure(f"{url}: {error or type(error).__name__}") from error
+    if answer.status_code != httpx.codes.OK:
+        raise TransportFailure(f"{url} answered {answer.status_code}: {answer.text[:300]}")
+    return answer
+
+
+def _json(path: Path | None) -> Any:
+    return parse_json(path.read_bytes()) if path else None
+
+
+def _tokenizer(network: Path, folder: Path | None) -> Tokenizer | None:
+    if folder is None:
+        folder = network / "model"
+        if not folder.exists():
+            return None
+    return Tokenizer.from_directory(folder)

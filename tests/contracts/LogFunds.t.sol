@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ILogFunds} from "../../contracts/interfaces/ILogFunds.sol";
+import {ISettlementErrors} from "../../contracts/interfaces/ISettlementErrors.sol";
+import {Batch} from "../../contracts/libraries/TypedData.sol";
+import {IMintable} from "./support/IMintable.sol";
+import {Network} from "./support/Network.sol";
+
+import {IAccessManaged} from "@openzeppelin/contracts/access/manager/IAccessManaged.sol";
+
+/// @dev Reserve, fees and debit limiter.
+contract LogFundsTest is Network {
+    address private constant ANNA = address(0xa000);
+    address private constant BERT = address(0xb000);
+    address private constant NODE = address(0x1001);
+
+    function setUp() external {
+        deploy(IMintable(create(TEST_TOKEN, "")), 200_000); // 20 % of the deposits per window
+        depositAndAssign(ANNA, 1_000);
+    }
+
+    function test_AnyoneMayFundTheReserveOfAnOpenedLog() external {
+        token.mint(BERT, 50);
+        vm.startPrank(BERT);
+        token.approve(address(settlement), 50);
+        vm.expectEmit(address(settlement));
+        emit ILogFunds.ReserveFunded(logId, BERT, 50);
+        settlement.fundReserve(logId, 50);
+        eq(settlement.logStateOf(logId).reserve, 50);
+        reverts(abi.encodeWithSelector(ISettlementErrors.UnknownLog.selector, bytes32("nowhere")));
+        settlement.fundReserve("nowhere", 1);
+        reverts(ISettlementErrors.ZeroAmount.selector);
+        settlement.fundReserve(logId, 0);
+    }
+
+    function test_OnlyTheOperatorTouchesReserveAndFees() external by(STRANGER) {
+        bytes memory notOperator = abi.encodeWithSelector(ILogFunds.NotOperator.selector, logId, STRANGER);
+        reverts(notOperator);
+        settlement.requestReserveWithdrawal(logId, 1);
+        reverts(notOperator);
+        settlement.withdrawReserve(logId, STRANGER);
+        reverts(notOperator);
+        settlement.withdrawFees(logId, STRANGER);
+    }
+
+    function test_TheReserveLeavesAfterTheDelay() external {
+        fundReserve(50);
+        vm.startPrank(OPERATOR);
+        reverts(ISettlementErrors.NothingRequested.selector);
+        settlement.withdrawReserve(logId, BERT);
+        uint40 availableAt = uint40(block.timestamp) + WITHDRAWAL_DELAY;
+        vm.expectEmit(address(settlement));
+        emit ILogFunds.ReserveWithdrawalRequested(logId, 80, availableAt);
+        settlement.requestReserveWithdrawal(logId, 80);
+        (uint96 requested, uint40 at) = settlement.reserveRequestOf(logId);
+        eq(requested, 80);
+        eq(at, availableAt);
+        vm.warp(availableAt - 1);
+        reverts(abi.encodeWithSelector(ISettlementErrors.TooEarly.selector, availableAt, availableAt - 1));
+        settlement.withdrawReserve(logId, BERT);
+        vm.warp(availableAt);
+        reverts(ISettlementErrors.ZeroAddress.selector);
+        settlement.withdrawReserve(logId, address(0));
+        vm.expectEmit(address(settlement));
+        emit ILogFunds.ReserveWithdrawn(logId, BERT, 50);
+        eq(settlement.withdrawReserve(logId, BERT), 50); // no more than there is
+        eq(token.balanceOf(BERT), 50);
+        eq(settlement.logStateOf(logId).reserve, 0);
+    }
+
+    function test_AReserveWithdrawalCanBeCancelled() external by(OPERATOR) {
+        settlement.requestReserveWithdrawal(logId, 80);
+        settlement.requestReserveWithdrawal(logId, 0);
+        vm.warp(block.timestamp + WITHDRAWAL_DELAY);
+        reverts(ISettlementErrors.NothingRequested.selector);
+        settlement.withdrawReserve(logId, BERT);
+    }
+
+    function test_TheOperatorWithdrawsItsFees() external {
+        settle(nextBatch(row(ANNA, 100), row(NODE, 90), 10));
+        vm.startPrank(OPERATOR);
+        reverts(ISettlementErrors.ZeroAddress.selector);
+        settlement.withdrawFees(logId, address(0));
+        vm.expectEmit(address(settlement));
+        emit ILogFunds.FeesWithdrawn(logId, BERT, 10);
+        eq(settlement.withdrawFees(logId, BERT), 10);
+        eq(token.balanceOf(BERT), 10);
+        reverts(ISettlementErrors.ZeroAmount.selector);
+        settlement.withdrawFees(logId, BERT);
+    }
+
+    function test_AWindowTakesNoMoreThanTheShare() external {
+        eq(settlement.debitableNow(logId), 200);
+        settle(nextBatch(row(ANNA, 150), row(NODE, 150), 0));
+        eq(settlement.debitableNow(logId), 50);
+        settleReverts(
+            nextBatch(row(ANNA, 51), row(NODE, 51), 0),
+            abi.encodeWithSelector(ILogFunds.DebitLimitExceeded.selector, logId, 201, 200)
+        );
+        settle(nextBatch(row(ANNA, 50), row(NODE, 50), 0));
+        eq(settlement.debitableNow(logId), 0);
+    }
+
+    function test_TheNextWindowCountsAnew() external {
+        settle(nextBatch(row(ANNA, 200), row(NODE, 200), 0));
+        uint256 next = block.timestamp + 1 days;
+        vm.warp(next - 1);
+        settleReverts(
+            nextBatch(row(ANNA, 1), row(NODE, 1), 0),
+            abi.encodeWithSelector(ILogFunds.DebitLimitExceeded.selector, logId, 201, 200)
+        );
+        vm.warp(next);
+        eq(settlement.debitableNow(logId), 160);
+        settle(nextBatch(row(ANNA, 160), row(NODE, 160), 0));
+        eq(settlement.logStateOf(logId).windowStart, next);
+    }
+
+    function test_NewDepositsRaiseTheLimitAtOnceAndWithdrawalsLowerIt() external {
+        vm.prank(ANNA);
+        settlement.requestWithdrawal(500);
+        depositAndAssign(BERT, 500);
+        eq(settlement.debitableNow(logId), 300);
+        vm.warp(block.timestamp + WITHDRAWAL_DELAY);
+        vm.prank(ANNA);
+        settlement.withdraw(ANNA);
+        eq(settlement.debitableNow(logId), 200);
+    }
+
+    function test_WhatTheReservePaysDoesNotCount() external {
+        fundReserve(1_000);
+        settle(nextBatch(row(BERT, 900), row(NODE, 900), 0));
+        eq(settlement.logStateOf(logId).windowDebited, 0);
+        eq(settlement.debitableNow(logId), 200);
+    }
+
+    function test_LoweringTheLimitWorksAtOnce() external by(ADMIN) {
+        vm.expectEmit(address(settlement));
+        emit ILogFunds.DebitLimitSet(100_000, uint40(block.timestamp));
+        settlement.setDebitLimit(100_000);
+        eq(settlement.debitLimit(), 100_000);
+        eq(settlement.debitableNow(logId), 100);
+    }
+
+    function test_RaisingTheLimitTakesTheAdminDelay() external by(ADMIN) {
+        uint40 effectiveAt = uint40(block.timestamp) + ADMIN_DELAY;
+        vm.expectEmit(address(settlement));
+        emit ILogFunds.DebitLimitSet(500_000, effectiveAt);
+        settlement.setDebitLimit(500_000);
+        vm.warp(effectiveAt - 1);
+        eq(settlement.debitLimit(), 200_000);
+        vm.warp(effectiveAt);
+        eq(settlement.debitLimit(), 500_000);
+        settlement.setDebitLimit(600_000); // the matured one stays in force while this one waits
+        eq(settlement.debitLimit(), 500_000);
+    }
+
+    function test_ALowerLimitReplacesAWaitingRaise() external by(ADMIN) {
+        settlement.setDebitLimit(500_000);
+        settlement.setDebitLimit(150_000);
+        vm.warp(block.timestamp + ADMIN_DELAY);
+        eq(settlement.debitLimit(), 150_000);
+    }
+
+    function test_TheLimitIsBetweenOneAndAHundredPercent() external by(ADMIN) {
+        reverts(abi.encodeWithSelector(ILogFunds.InvalidDebitLimit.selector, 9_999));
+        settlement.setDebitLimit(9_999);
+        reverts(abi.encodeWithSelector(ILogFunds.InvalidDebitLimit.selector, 1_000_001));
+        settlement.setDebitLimit(1_000_001);
+    }
+
+    function test_OnlyAnAdministratorSetsTheLimit() external by(GUARDIAN) {
+        reverts(abi.encodeWithSelector(IAccessManaged.AccessManagedUnauthorized.selector, GUARDIAN));
+        settlement.setDebitLimit(100_000);
+    }
+
+    function testFuzz_ABatchPassesIffTheLimitAllows(uint96 amount) external {
+        amount = uint96(bound(amount, 1, 1_000));
+        Batch memory batch = nextBatch(row(ANNA, amount), row(NODE, amount), 0);
+        if (amount <= 200) {
+            settle(batch);
+        } else {
+            settleReverts(
+                batch, abi.encodeWithSelector(ILogFunds.DebitLimitExceeded.selector, logId, amount, 200)
+            );
+        }
+    }
+}

@@ -1,0 +1,227 @@
+"""Keys, grants and quotas against a real database."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from gateway.access import Access, Holder
+from gateway.errors import ApiError
+from gateway.ledger import DAY_MS, Conclusion, Ledger
+from pinaivu.errors import Misconfigured
+from pinaivu.keys import BadSignature
+from pinaivu.store.database import Database, StorageFailed, open_database
+from pinaivu.store.gateway import RequestRow
+from pinaivu.store.gateway_keys import (
+    KEY_PREFIX,
+    add_grant,
+    create_key,
+    list_grants,
+    list_keys,
+    revoke_key,
+)
+from pinaivu.store.writer import open_writer
+from pinaivu.typed_data import Signed
+from tests.unit.gateway_facts import DOMAIN, GATEWAY, LOG, MODEL, NOW, OTHER, PAYER, grant
+
+HOLDER = Holder("key-1", PAYER.address, daily_tokens=100, daily_units=50)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ms = NOW
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+@asynccontextmanager
+async def access(folder: Path) -> AsyncGenerator[tuple[Access, Database, Ledger, Clock]]:
+    database, clock = open_database(f"sqlite:///{folder / 'g.db'}", "gateway"), Clock()
+    async with open_writer(database) as writer:
+        ledger = Ledger(writer)
+        yield Access(ledger, GATEWAY.address, LOG, clock), database, ledger, clock
+    database.close()
+
+
+def new_key(database: Database, **more: Any) -> str:
+    made = create_key(
+        database, payer=PAYER.address, label="l", random=Random(7).randbytes, now_ms=NOW, **more
+    )
+    return made.secret
+
+
+def request_row(number: int, *, tokens: int, at_ms: int = NOW) -> RequestRow:
+    return RequestRow(
+        job_id=number.to_bytes(16),
+        key_id=HOLDER.key_id,
+        model=MODEL,
+        job=b"",
+        grant=b"",
+        salt_root=b"",
+        state="open",
+        created_ms=at_ms,
+        prompt_tokens=tokens,
+    )
+
+
+async def test_key_is_shown_once_and_stored_as_a_hash(tmp_path: Path) -> None:
+    async with access(tmp_path) as (found, database, _, _clock):
+        secret = new_key(database, daily_tokens=5)
+        assert secret.startswith(KEY_PREFIX)
+        holder = await found.authenticate(f"Bearer {secret}")
+        assert (holder.payer, holder.daily_tokens, holder.daily_units) == (PAYER.address, 5, None)
+        (info,) = list_keys(database)
+        assert info.shown.removesuffix("…") in secret
+        for path in tmp_path.iterdir():
+            assert secret.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "sk-pnv-x"])
+async def test_header_without_a_key_says_how_to_send_one(
+    tmp_path: Path, header: str | None
+) -> None:
+    async with access(tmp_path) as (found, *_):
+        with pytest.raises(ApiError, match="Authorization") as caught:
+            await found.authenticate(header)
+        assert (caught.value.status, caught.value.code) == (401, "missing_api_key")
+
+
+async def test_revoked_key_is_out_within_two_seconds(
+    tmp_path: Path,
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    async with access(tmp_path) as (found, database, _, _clock):
+        secret = new_key(database)
+        await found.authenticate(f"bearer {secret}")
+        revoke_key(database, list_keys(database)[0].key_id, NOW + 5)
+        await trio.sleep(2.0)
+        with pytest.raises(ApiError, match="revoked"):
+            await found.authenticate(f"bearer {secret}")
+        with pytest.raises(Misconfigured, match="no key"):
+            revoke_key(database, "key-nobody", NOW)
+
+
+async def test_forged_grant_is_not_stored(tmp_path: Path) -> None:
+    async with access(tmp_path) as (_, database, _, _clock):
+        forged = Signed.by(OTHER, DOMAIN, grant().message)
+        with pytest.raises(BadSignature):
+            add_grant(database, DOMAIN, forged, NOW)
+        assert list_grants(database) == []
+
+
+async def test_newest_grant_that_fits_is_taken(tmp_path: Path) -> None:
+    async with access(tmp_path) as (found, database, _, _clock):
+        old, new = grant(max_total=1), grant(max_total=2)
+        add_grant(database, DOMAIN, old, NOW)
+        add_grant(database, DOMAIN, new, NOW + 1)
+        add_grant(database, DOMAIN, new, NOW + 2)
+        assert await found.grant(HOLDER, MODEL) == new
+        assert list_grants(database) == [new, old]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gateway": OTHER.address},
+        {"log_id": bytes(32)},
+        {"not_before_ms": NOW + 1},
+        {"not_after_ms": NOW},
+        {"models": ("another",)},
+    ],
+)
+async def test_grant_that_does_not_fit_pays_for_nothing(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    async with access(tmp_path) as (found, database, _, _clock):
+        add_grant(database, DOMAIN, grant(**changes), NOW)
+        with pytest.raises(ApiError, match="have the payer sign one") as caught:
+            await found.grant(HOLDER, MODEL)
+        assert caught.value.status == 403
+
+
+async def test_quota_counts_what_is_used_and_what_is_under_way(tmp_path: Path) -> None:
+    async with access(tmp_path) as (found, _, _ledger, clock):
+        first = await found.reserve(HOLDER, tokens=60, units=10)
+        with pytest.raises(ApiError, match="40 are left") as caught:
+            await found.reserve(HOLDER, tokens=41, units=0)
+        assert caught.value.status == 429
+        assert caught.value.retry_after_s == -(-(DAY_MS - clock.ms % DAY_MS) // 1000)
+        found.settle(first, tokens=30, units=45)
+        with pytest.raises(ApiError, match="5 are left"):
+            await found.reserve(HOLDER, tokens=1, units=6)
+        await found.reserve(HOLDER, tokens=70, units=5)
+        assert found.under_way == 1
+
+
+async def test_quota_is_whole_again_on_the_next_day(tmp_path: Path) -> None:
+    async with access(tmp_path) as (found, _, _ledger, clock):
+        found.settle(await found.reserve(HOLDER, 100, 50), 100, 50)
+        with pytest.raises(ApiError):
+            await found.reserve(HOLDER, 1, 1)
+        clock.ms += DAY_MS
+        await found.reserve(HOLDER, 100, 50)
+
+
+async def test_usage_survives_a_restart(tmp_path: Path) -> None:
+    """What was concluded counts, of this day and this key alone."""
+    async with access(tmp_path) as (_, _, ledger, _clock):
+        await ledger.open(request_row(1, tokens=20))
+        await ledger.open(request_row(2, tokens=50, at_ms=NOW - DAY_MS))
+        await ledger.conclude(conclusion(1))
+    async with access(tmp_path) as (found, *_):
+        used, _under_way = await found.usage(HOLDER)
+        assert (used.tokens, used.units, used.requests) == (25, 7, 1)
+        assert await found.left(HOLDER) == (75, 43)
+
+
+async def test_nobody_is_let_in_when_the_database_fails(tmp_path: Path) -> None:
+    class Broken(Ledger):
+        async def key(self, key_hash: bytes) -> Any:
+            raise StorageFailed(key_hash.hex())
+
+        async def spent(self, key_id: str, day: int | None = None) -> Any:
+            raise StorageFailed(f"{key_id} {day}")
+
+    async with access(tmp_path) as (_, _, ledger, clock):
+        found = Access(Broken(ledger._writer), GATEWAY.address, LOG, clock)
+        with pytest.raises(StorageFailed):
+            await found.authenticate("Bearer sk-pnv-x")
+        with pytest.raises(StorageFailed):
+            await found.reserve(HOLDER, 1, 1)
+
+
+def conclusion(number: int, **changes: Any) -> Conclusion:
+    fields: dict[str, Any] = {
+        "job_id": number.to_bytes(16),
+        "frame": b"frame",
+        "output_tokens": 5,
+        "units": 7,
+        "completions": {},
+        "response": None,
+        "now_ms": NOW,
+    }
+    return Conclusion(**fields | changes)
+
+
+def test_key_rows_hold_what_is_listed(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path / 'g.db'}", "gateway")
+    new_key(database, daily_tokens=1, daily_units=2)
+    (info,) = list_keys(database)
+    assert msgspec.structs.asdict(info) | {"key_id": "", "shown": ""} == {
+        "key_id": "",
+        "shown": "",
+        "label": "l",
+        "payer": PAYER.address,
+        "daily_tokens": 1,
+        "daily_units": 2,
+        "created_ms": NOW,
+        "revoked_ms": None,
+    }
+    database.close()

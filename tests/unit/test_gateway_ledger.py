@@ -1,0 +1,167 @@
+"""Durable writes, each with its fault pair: failed and not kept, failed and kept nevertheless."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlmodel import Session
+
+from gateway.ledger import Ledger
+from pinaivu.store.database import Database, StorageFailed, open_database
+from pinaivu.store.gateway import AttemptRow, ReceiptRow
+from pinaivu.store.writer import open_writer
+from tests.unit.gateway_facts import NOW
+from tests.unit.test_gateway_access import conclusion, request_row
+
+JOB = (1).to_bytes(16)
+
+
+class FaultyDatabase(Database):
+    """Fails the next commit, before or after it has happened."""
+
+    fault = ""
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        fault, self.fault = self.fault, ""
+        with super().begin() as session:
+            yield session
+            if fault == "not kept":
+                raise StorageFailed("as told, before the commit")
+        if fault == "kept":
+            raise StorageFailed("as told, after the commit")
+
+
+@asynccontextmanager
+async def ledger(folder: Path) -> AsyncGenerator[tuple[Ledger, FaultyDatabase]]:
+    opened = open_database(f"sqlite:///{folder / 'g.db'}", "gateway")
+    database = FaultyDatabase(opened._engine)
+    async with open_writer(database) as writer:
+        yield Ledger(writer), database
+    database.close()
+
+
+def attempt(**changes: Any) -> AttemptRow:
+    fields: dict[str, Any] = {"award_digest": b"a", "job_id": JOB, "rank": 1, "award": b"award"}
+    return AttemptRow(**fields | changes)
+
+
+def receipt() -> ReceiptRow:
+    return ReceiptRow(job_id=JOB, signed=b"receipt", position=3, arrived_ms=NOW)
+
+
+Write = Callable[[Ledger], Awaitable[None]]
+Found = Callable[[Ledger], Awaitable[Any]]
+
+STEPS: list[tuple[str, Write, Found]] = [
+    ("open", lambda ledger: ledger.open(request_row(1, tokens=9)), lambda ledger: state(ledger)),
+    ("award", lambda ledger: ledger.award(attempt(acks_ceiling=4)), lambda ledger: awards(ledger)),
+    ("ceiling", lambda ledger: ledger.raise_ceiling(b"a", 36), lambda ledger: awards(ledger)),
+    ("fail", lambda ledger: ledger.fail(attempt(), b"failure"), lambda ledger: awards(ledger)),
+    (
+        "conclude",
+        lambda ledger: ledger.conclude(conclusion(1, completions={b"a": b"c"})),
+        lambda ledger: state(ledger),
+    ),
+    (
+        "receipt",
+        lambda ledger: ledger.receipt(receipt(), (9, 4), 11),
+        lambda ledger: state(ledger),
+    ),
+]
+
+
+async def state(found: Ledger) -> Any:
+    row, queued = await found.request(JOB), await found.queued(JOB)
+    kept = await found.found_receipt(JOB)
+    return row and (row.state, row.output_tokens, row.units), queued and queued.frame, bool(kept)
+
+
+async def awards(found: Ledger) -> Any:
+    rows = await found.attempts(JOB)
+    return [(row.rank, row.acks_ceiling, row.failure, row.completion) for row in rows]
+
+
+@pytest.mark.parametrize("fault", ["not kept", "kept"])
+@pytest.mark.parametrize("number", range(len(STEPS)), ids=[name for name, *_ in STEPS])
+async def test_write_that_failed_can_be_repeated(tmp_path: Path, number: int, fault: str) -> None:
+    """The failure is said; afterwards all or nothing is there, and doing it again ends the same."""
+    async with ledger(tmp_path) as (found, database):
+        for _, write, _ in STEPS[:number]:
+            await write(found)
+        _, write, look = STEPS[number]
+        before = await look(found)
+        database.fault = fault
+        with pytest.raises(StorageFailed):
+            await write(found)
+        between = await look(found)
+        await write(found)
+        after = await look(found)
+        assert after != before
+        assert between == (before if fault == "not kept" else after)
+
+
+async def test_first_delivery_stands(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (found, _):
+        await found.open(request_row(1, tokens=9))
+        await found.conclude(conclusion(1))
+        await found.conclude(conclusion(1, frame=b"another", units=99))
+        assert await state(found) == (("delivered", 5, 7), b"frame", False)
+
+
+async def test_first_failure_stands(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (found, _):
+        await found.fail(attempt(), b"first")
+        await found.fail(attempt(), b"second")
+        assert (await awards(found))[0][2] == b"first"
+
+
+async def test_receipt_replaces_our_figures_and_ends_the_sending(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (found, _):
+        await found.open(request_row(1, tokens=9))
+        await found.conclude(conclusion(1))
+        assert await found.unfinished() == [JOB]
+        await found.receipt(receipt(), (8, 4), 11)
+        assert await state(found) == (("receipted", 4, 11), None, True)
+        assert await found.unfinished() == []
+        row = await found.request(JOB)
+        assert row
+        assert row.prompt_tokens == 8
+
+
+async def test_unfinished_jobs_are_found_oldest_first(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (found, _):
+        for number, at in ((1, NOW + 2), (2, NOW), (3, NOW + 1), (4, NOW)):
+            await found.open(request_row(number, tokens=1, at_ms=at))
+        await found.mark((4).to_bytes(16), "refused")
+        await found.mark((3).to_bytes(16), "unserved")
+        assert [int.from_bytes(job) for job in await found.unfinished()] == [2, 3, 1]
+
+
+async def test_refused_request_is_charged_nothing(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (found, _):
+        await found.open(request_row(1, tokens=50))
+        await found.mark(JOB, "refused")
+        assert (await found.spent("key-1")).tokens == 0
+
+
+async def test_contents_are_forgotten_in_time(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (found, _):
+        for number, at in ((1, NOW - 10), (2, NOW)):
+            row = request_row(number, tokens=1, at_ms=at)
+            row.body = b"secret"
+            await found.open(row)
+        await found.forget_contents(NOW)
+        old, new = await found.request(JOB), await found.request((2).to_bytes(16))
+        assert old
+        assert new
+        assert (old.body, new.body) == (None, b"secret")
+
+
+async def test_amounts_beyond_the_columns_width_are_kept_at_its_maximum(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (found, _):
+        await found.open(request_row(1, tokens=9))
+        await found.conclude(conclusion(1, units=2**96 - 1))
+        assert await state(found) == (("delivered", 5, 2**63 - 1), b"frame", False)

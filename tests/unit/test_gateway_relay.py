@@ -1,0 +1,270 @@
+"""One attempt, frame by frame: when what is acknowledged, and when an attempt has failed."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from gateway.answers import Answer
+from gateway.errors import AttemptFailed
+from gateway.relay import Order, Patience, Relay
+from pinaivu.codes import Reason
+from pinaivu.p2p import wire
+from pinaivu.p2p.frames import FrameStream
+from pinaivu.store.database import StorageFailed
+from tests.unit.gateway_facts import NOW, OTHER, completion_for, demand, draft, model, order_for
+from tests.unit.p2p_pipes import connected
+
+PATIENCE = Patience(first_token=10, between=5, after_cancel=3)
+WORDS = "The keeper's lamp isn't lit, and they've seen 12 ships pass; we'll wait. " * 12
+
+
+class Rig:
+    """A relay that runs, and the node's end of its stream."""
+
+    def __init__(self, node: FrameStream, relay: Relay, order: Order) -> None:
+        self.node = node
+        self.relay = relay
+        self.order = order
+        self.failure: Exception | None = None
+        self.over = trio.Event()
+        self.scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        try:
+            with self.scope:
+                await self.relay.run()
+        except (AttemptFailed, StorageFailed) as error:
+            self.failure = error
+        self.over.set()
+
+    def send(self, *texts: str, finish: str | None = None) -> None:
+        events = [
+            msgspec.json.encode(
+                {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]}
+            )
+            for text in texts
+        ]
+        self.node.send(wire.encode(wire.Chunk(events)))
+
+    async def acks(self) -> list[int]:
+        """The acknowledgements that have come, once nothing moves any more."""
+        await trio.testing.wait_all_tasks_blocked()
+        found = []
+        with trio.move_on_after(0):
+            for payload in await self.node.receive_many():
+                frame = wire.read_work_down(payload)
+                if isinstance(frame, wire.Ack):
+                    assert frame.preimage == self.order.chain.preimage(frame.index)
+                    found.append(frame.index)
+        return found
+
+    async def ended(self) -> Exception | None:
+        await self.over.wait()
+        return self.failure
+
+
+Allowed = Callable[[int], Any]
+
+
+async def anything(_acks: int) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def running(may_release: Allowed = anything, **award: Any) -> AsyncGenerator[Rig]:
+    found = draft()
+    order = order_for(found, **award)
+    answer = Answer(demand(), "id-1", 1)
+    async with connected() as (here, there), trio.open_nursery() as nursery:
+        relay = Relay(here, order, answer, PATIENCE, may_release, lambda: NOW)
+        rig = Rig(there, relay, order)
+        nursery.start_soon(rig.run)
+        first = wire.read_work_down(await there.receive())
+        assert isinstance(first, wire.Dispatch)
+        assert first.salt_segment == found.salts.segment(1)
+        yield rig
+        nursery.cancel_scope.cancel()
+
+
+def text_of(tokens: int) -> str:
+    """A text of so many tokens."""
+    found = ""
+    for letter in WORDS:
+        found += letter
+        if model().tokenizer.count_text(found) == tokens:
+            return found
+    raise AssertionError("too few words")
+
+
+async def test_first_frame_accepts_the_prompt() -> None:
+    async with running() as rig:
+        rig.send("A")
+        assert await rig.acks() == [1]
+        assert rig.relay.first_token_ms == NOW
+
+
+async def test_window_is_accepted_when_our_own_count_reaches_it() -> None:
+    """Not a token earlier, however many chunks the text came in."""
+    async with running() as rig:
+        rig.send(*text_of(29))
+        assert await rig.acks() == [1]
+        rig.send(text_of(32).removeprefix(text_of(29)))
+        assert await rig.acks() == [2]
+        assert rig.relay.output_tokens == 32
+
+
+async def test_several_windows_at_once_take_one_acknowledgement() -> None:
+    async with running() as rig:
+        rig.send(text_of(70))
+        assert await rig.acks() == [3]
+
+
+async def test_node_that_counts_a_little_ahead_is_not_left_waiting(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """Silence within the tolerance of a window's border releases its acknowledgement."""
+    async with running() as rig:
+        rig.send(text_of(30))
+        assert await rig.acks() == [1]
+        await trio.sleep(0.5)
+        assert await rig.acks() == [2]
+
+
+async def test_silence_far_from_a_border_releases_nothing(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    async with running() as rig:
+        rig.send(text_of(29))
+        assert await rig.acks() == [1]
+        await trio.sleep(0.5)
+        assert await rig.acks() == []
+
+
+async def test_last_rest_is_accepted_at_the_awards_own_maximum() -> None:
+    """No preimage beyond what the award's tokens have is ever released."""
+    async with running(max_output_tokens=40) as rig:
+        rig.send(text_of(70))
+        assert await rig.acks() == [3]
+        assert rig.relay.acks == 3  # 1 + ceil(40 / 32)
+
+
+REASONS: list[tuple[str, bytes | None, Reason]] = [
+    ("nothing", None, Reason.SILENT),
+    ("no frame", b"\xc1", Reason.PROTOCOL_VIOLATION),
+    ("an empty chunk", wire.encode(wire.Chunk([])), Reason.PROTOCOL_VIOLATION),
+    ("no JSON", wire.encode(wire.Chunk([b"{"])), Reason.PROTOCOL_VIOLATION),
+    ("an error event", wire.encode(wire.Chunk([b'{"error":"x"}'])), Reason.PROTOCOL_VIOLATION),
+    ("a refusal", wire.encode(wire.NodeRefused(12, "late")), Reason.REFUSED_EXPIRED),
+    ("a strange refusal", wire.encode(wire.NodeRefused(50, "?")), Reason.PROTOCOL_VIOLATION),
+    ("no completion", wire.encode(wire.End(b"")), Reason.PROTOCOL_VIOLATION),
+]
+
+
+@pytest.mark.parametrize(("payload", "reason"), [r[1:] for r in REASONS], ids=[r[0] for r in REASONS])
+async def test_failed_attempts_have_their_reason(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+    payload: bytes | None,
+    reason: Reason,
+) -> None:
+    async with running() as rig:
+        if payload is not None:
+            rig.node.send(payload)
+        failure = await rig.ended()
+        assert isinstance(failure, AttemptFailed)
+        assert failure.reason == reason
+
+
+async def test_silence_after_the_first_token_is_slowness(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    async with running() as rig:
+        rig.send("A")
+        failure = await rig.ended()
+        assert isinstance(failure, AttemptFailed)
+        assert failure.reason == Reason.TOO_SLOW
+        assert trio.current_time() == pytest.approx(PATIENCE.between)
+
+
+async def test_more_than_was_awarded_is_a_violation() -> None:
+    async with running(max_output_tokens=8) as rig:
+        rig.send(text_of(60))
+        failure = await rig.ended()
+        assert isinstance(failure, AttemptFailed)
+        assert failure.reason == Reason.PROTOCOL_VIOLATION
+
+
+async def test_endless_empty_events_are_a_violation() -> None:
+    async with running() as rig:
+        rig.node.send(wire.encode(wire.Chunk([b'{"choices":[]}'] * 3000)))
+        failure = await rig.ended()
+        assert isinstance(failure, AttemptFailed)
+        assert failure.reason == Reason.PROTOCOL_VIOLATION
+
+
+async def test_whole_answer_ends_with_its_completion() -> None:
+    async with running() as rig:
+        rig.send("Hello", finish="stop")
+        assert await rig.acks() == [1]
+        signed = completion_for(rig.order, b"Hello", 1)
+        rig.node.send(wire.encode(wire.End(signed.to_bytes())))
+        assert await rig.ended() is None
+        assert rig.relay.completion == signed
+        assert rig.relay.output_tokens == model().tokenizer.count_text("Hello")
+
+
+async def test_end_by_another_key_is_no_end() -> None:
+    async with running() as rig:
+        rig.send("Hello", finish="stop")
+        assert await rig.acks() == [1]
+        signed = completion_for(rig.order, b"Hello", 1, OTHER)
+        rig.node.send(wire.encode(wire.End(signed.to_bytes())))
+        assert isinstance(await rig.ended(), AttemptFailed)
+        assert rig.relay.completion is None
+
+
+async def test_nothing_is_released_that_is_not_on_disk() -> None:
+    """A database that fails stops the exchange, and the node isn't blamed for it."""
+
+    async def refuses(_acks: int) -> None:
+        await trio.lowlevel.checkpoint()
+        raise StorageFailed("disk full")
+
+    async with running(refuses) as rig:
+        rig.send("A")
+        assert isinstance(await rig.ended(), StorageFailed)
+        assert await rig.acks() == []
+        assert rig.relay.acks == 0
+
+
+async def test_stop_cancels_and_keeps_the_completion_that_comes() -> None:
+    """What was still on its way is not read any more; the node's account of its work is."""
+    async with running() as rig:
+        rig.send("Hello")
+        assert await rig.acks() == [1]
+        rig.scope.cancel()
+        await rig.over.wait()
+        signed = completion_for(rig.order, b"Hello", 1, finish=5)
+        rig.send("late")
+        rig.node.send(wire.encode(wire.NodeRefused(10, "stopped", signed.to_bytes())))
+        await rig.relay.stop()
+        assert isinstance(wire.read_work_down(await rig.node.receive()), wire.Cancel)
+        assert rig.relay.completion == signed
+
+
+async def test_stop_waits_a_moment_only(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    async with running() as rig:
+        rig.send("Hello")
+        assert await rig.acks() == [1]
+        rig.scope.cancel()
+        await rig.over.wait()
+        started = trio.current_time()
+        await rig.relay.stop()
+        assert trio.current_time() - started == pytest.approx(PATIENCE.after_cancel)
+        assert rig.relay.completion is None
