@@ -1,5 +1,6 @@
 // Compiles and tests the contracts offline: the compiler is the npm package, found by path, so another
 // version fails instead of being downloaded. `hardhat export-abi [--check]` writes pinaivu/chain/abi/.
+import { readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 
 import { defineConfig, task } from "hardhat/config";
@@ -18,6 +19,19 @@ const compiler = {
   },
 };
 
+// Tests deploy the compiled artifacts and import interfaces only, so their own code may be compiled fast.
+// Library tests are the exception: there the library's code stands inside the test.
+const LIBRARY_TESTS = ["MerkleLog.t.sol", "PackedRows.t.sol", "TypedDataVectors.t.sol"];
+const fastCompiler = {
+  ...compiler,
+  settings: { ...compiler.settings, viaIR: false, optimizer: { enabled: false } },
+};
+const overrides = Object.fromEntries(
+  readdirSync(new URL("tests/contracts", import.meta.url))
+    .filter((name) => name.endsWith(".t.sol") && !LIBRARY_TESTS.includes(name))
+    .map((name) => [`tests/contracts/${name}`, fastCompiler]),
+);
+
 const exportAbi = task("export-abi", "Write ABI and bytecode of every contract to pinaivu/chain/abi")
   .addFlag({ name: "check", description: "Write nothing; fail if the committed files differ" })
   .setAction(() => import("./contracts/scripts/export_abi.js"))
@@ -25,7 +39,10 @@ const exportAbi = task("export-abi", "Write ABI and bytecode of every contract t
 
 export default defineConfig({
   solidity: {
-    profiles: { default: compiler, production: compiler },
+    profiles: {
+      default: { compilers: [compiler], overrides },
+      production: { compilers: [compiler] },
+    },
     npmFilesToBuild: ["@openzeppelin/contracts/access/manager/AccessManager.sol"],
   },
   paths: { sources: "./contracts", tests: { solidity: "./tests/contracts" } },

@@ -18,6 +18,7 @@ from pinaivu.metering import reserve
 from pinaivu.typed_data import Domain, Signed
 
 _MAX_LISTED = 64
+_ANY = bytes(32)
 _KIND_FEATURE = {
     JobKind.CHAT: Feature.KIND_CHAT,
     JobKind.COMPLETION: Feature.KIND_COMPLETION,
@@ -33,6 +34,7 @@ class Money(Struct, frozen=True):
     unsettled: int
     reserved: int
     reserved_under_grant: int
+    reserved_for_account: int
 
     @property
     def available(self) -> int:
@@ -64,6 +66,11 @@ class Desk(Struct, frozen=True):
         _require_all(_grant_terms(job.message, grant.message, self.log_id, now_ms))
         if model is None:
             raise JobRefused("unknown_model", f"model {job.message.model!r} is not registered")
+        if job.message.fingerprint not in (_ANY, model.fingerprint):
+            raise JobRefused(
+                "other_fingerprint",
+                f"model {job.message.model!r} is registered with other weights than demanded",
+            )
         needed = reserve_of(job.message, grant.message)
         _require_all(_money_terms(job.message, grant.message, money, books, needed, now_ms))
         return needed
@@ -146,7 +153,7 @@ def _money_terms(
 ) -> list[tuple[bool, str, str]]:
     spent = books.spent(job.grant_digest) + money.reserved_under_grant
     today = books.spent_on_day(job.grant_digest, now_ms) + money.reserved_under_grant
-    account = books.account(grant.payer, job.account).total
+    account = books.account(grant.payer, job.account).total + money.reserved_for_account
     return [
         (
             money.payer.log_id == job.log_id,

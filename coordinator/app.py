@@ -26,7 +26,7 @@ from coordinator.chain_view import ContractView
 from coordinator.config import Config
 from coordinator.desk import AuctionDesk, Clock
 from coordinator.directory import Directory
-from coordinator.docket import Docket
+from coordinator.docket import Docket, OpenJob
 from coordinator.errors import LogDiverged
 from coordinator.evidence import Evidence
 from coordinator.log import Leaf, Log
@@ -45,7 +45,7 @@ from pinaivu.encoding import from_hex, jcs
 from pinaivu.epoch_identity import EpochIdentity
 from pinaivu.errors import TransportFailure
 from pinaivu.keys import checksum
-from pinaivu.manifest import Parameters
+from pinaivu.manifest import Manifest, Parameters
 from pinaivu.messages import EpochStart, Receipt
 from pinaivu.model_card import ModelCard
 from pinaivu.p2p import wire
@@ -58,6 +58,7 @@ from pinaivu.store.writer import Writer, open_writer
 from pinaivu.typed_data import Domain, signed_from_bytes
 
 _ACTIVATION_POLL_S = 0.25
+_EPOCH_LOOK_S = 2.0
 _logger = logging.getLogger(__name__)
 
 
@@ -89,12 +90,13 @@ class Coordinator:
         self._cards = _model_cards(config.model_cards)
         self._host: Host | None = None
         self._epoch: EpochRecord | None = None
+        self._signers: dict[int, bytes] = {}  # by epoch, from the chain
 
     async def run(self, stopping: Callable[[], Any]) -> None:
         """Serve until `stopping` returns."""
         await trio.to_thread.run_sync(self._view.domain)
         async with AsyncExitStack() as stack:
-            writer = await stack.enter_async_context(open_writer(self._database))
+            writer = await stack.enter_async_context(open_writer(self._database, crash_only=True))
             await writer.read(self._load)
             self._host = await stack.enter_async_context(
                 open_host(self._identity.peer_secret.secret, listen=self._config.listen)
@@ -107,16 +109,34 @@ class Coordinator:
 
     def _load(self, session: Session) -> None:
         """Rebuild the log from the store, checking every signature again."""
-        signers = {row.number: row.signer for row in session.exec(select(EpochRow))}
+        for epoch in session.exec(select(EpochRow)):
+            self._signers[epoch.number] = self._signer(epoch)
         rows = session.exec(select(LeafRow).order_by(col(LeafRow.position)))
-        self._log.replay((_leaf(row) for row in rows), signers)
+        self._log.replay((_leaf(row) for row in rows), self._signers)
         for leaf in self._log.pending():
             if leaf.receipt:
                 self._reputation.learn(leaf.receipt)
 
+    def _signer(self, row: EpochRow) -> bytes:
+        """An epoch's key as the chain knows it; manifest and parameters must be its own too."""
+        on_chain = self._view.epoch(self._log_id, row.number)
+        manifest = Manifest.from_jcs(row.manifest.encode())
+        parameters = Parameters.from_jcs(row.parameters.encode())
+        stored = (row.signer, manifest.digest(), parameters.digest())
+        if on_chain is None or stored != (
+            on_chain.key,
+            on_chain.manifest_digest,
+            manifest.parameters_digest,
+        ):
+            raise LogDiverged(
+                f"epoch {row.number} of the database is not the one on chain: restore a copy"
+            )
+        return row.signer
+
     async def _serve(self, writer: Writer, nursery: trio.Nursery) -> None:
         epoch = await self._activation()
         self._epoch = epoch
+        self._signers[epoch.number] = epoch.key
         await writer.write(lambda session: session.merge(self._epoch_row(epoch)))
         epochs = await writer.read(_parameters_by_epoch)
         sequencer = self._sequencer(writer, epoch, epochs)
@@ -128,21 +148,37 @@ class Coordinator:
             epoch=epoch.number,
             parameters=self._rules,
             now_ms=now_ms,
+            on_final=self._directory.expire,
         )
         await settler.resume()
         if epoch.number not in self._log.epoch_starts:
             await sequencer.start_epoch(self._identity.manifest.digest())
-        for job in await writer.read(lambda session: list(open_jobs(session, self._domain))):
+        for job in await writer.read(self._open_jobs):
             self._docket.open(job)
         self._attach(writer, sequencer, epoch)
         sequencer.on_receipt.append(self._sessions.announce)
         for task in (sequencer.run, sequencer.close_due, sequencer.checkpoint, settler.run):
             nursery.start_soon(task)
+        nursery.start_soon(self._watch_epoch, epoch)
         assert self._host
         limits = FrameLimits.of(wire.MAX_CONTROL_FRAME)
         self._host.serve(wire.NODE_PROTOCOL, self._sessions.serve_node, limits)
         self._host.serve(wire.GATEWAY_PROTOCOL, self._sessions.serve_gateway, limits)
         _logger.info("epoch %d is active: serving", epoch.number)
+
+    def _open_jobs(self, session: Session) -> list[OpenJob]:
+        return list(open_jobs(session, self._domain, self._signers))
+
+    async def _watch_epoch(self, ours: EpochRecord) -> None:
+        """For ever; `LogDiverged` once a later boot has taken over: what it signs is void."""
+        while True:
+            await trio.sleep(_EPOCH_LOOK_S)
+            try:
+                found = await trio.to_thread.run_sync(self._view.active_epoch, self._log_id)
+            except TransportFailure:
+                continue
+            if found is not None and found.number > ours.number:
+                raise LogDiverged(f"epoch {found.number} has ended this one: nothing is signed now")
 
     async def _activation(self) -> EpochRecord:
         """Wait for the chain to activate this boot's key."""
@@ -188,6 +224,10 @@ class Coordinator:
         )
 
     def _attach(self, writer: Writer, sequencer: Sequencer, epoch: EpochRecord) -> None:
+
+        async def find_receipt(gateway: bytes, job_id: bytes) -> wire.Receipted | None:
+            return await writer.read(lambda session: _receipted(session, gateway, job_id))
+
         book = OrderBook(self._domain, self._log_id, ttl_ms=self._rules.offer_ttl_ms)
         desk = AuctionDesk(
             log=self._log,
@@ -209,11 +249,9 @@ class Coordinator:
             parameters=self._rules,
             clock=Clock(now_ms, os.urandom),
             reachable=self._sessions.reachable,
+            find_receipt=find_receipt,
         )
         evidence = Evidence(self._log, self._docket, writer, sequencer.close, now_ms)
-
-        async def find_receipt(gateway: bytes, job_id: bytes) -> wire.Receipted | None:
-            return await writer.read(lambda session: _receipted(session, gateway, job_id))
 
         self._sessions.attach(Handlers(book, desk, evidence, find_receipt))
 

@@ -16,7 +16,7 @@ from pinaivu.auction.replay import require_valid_bid
 from pinaivu.auction.rule import Entrant, Market
 from pinaivu.auction.transcript import CallEntry, Header, bids_root, book_root
 from pinaivu.codes import CallOutcome
-from pinaivu.errors import PeerFault, PinaivuError
+from pinaivu.errors import InvalidEncoding, PeerFault, PinaivuError
 from pinaivu.messages import Bid
 from pinaivu.p2p import wire
 from pinaivu.typed_data import Domain, Signed, signed_from_bytes
@@ -74,14 +74,21 @@ class Auctioneer:
         market: Market,
         slots: Sequence[Slot | None],
         header: Header,
-        reachable: Callable[[bytes], bool],
         *,
         live: bool,
     ) -> Held:
-        """Hold one auction; `header`'s close, roots and counts are filled in here."""
+        """Hold one auction; `header`'s close, roots and counts are filled in here.
+
+        Whom the live round asks follows from the book alone: a node that isn't connected is asked
+        in vain, and the transcript says so.
+        """
         entrants = [slot.entrant for slot in slots if slot]
-        asked = rule.to_call(market, entrants, live_all=self._live_all, live_best=self._live_best)
-        called = [e for e in asked if live and reachable(e.row.node)]
+        market = replace(market, close_ms=header.open_ms)  # who counts as there, until it closes
+        called: list[Entrant] = []
+        if live:
+            called = rule.to_call(
+                market, entrants, live_all=self._live_all, live_best=self._live_best
+            )
         answers = await self._live_round(market, entrants, called, header.job_digest)
         close_ms = self._now_ms()
         market = replace(market, close_ms=close_ms)
@@ -105,8 +112,6 @@ class Auctioneer:
         self, market: Market, entrants: list[Entrant], called: list[Entrant], job_digest: bytes
     ) -> dict[bytes, Answered]:
         answers: dict[bytes, Answered] = {}
-        if len(entrants) < 2 and not called:  # noqa: PLR2004 - nobody to outbid
-            return answers
         with trio.move_on_after(self._window_ms / 1000):
             async with trio.open_nursery() as nursery:
 
@@ -134,7 +139,7 @@ class Auctioneer:
         try:
             reply = await self._ask(entrant.row.node, call)
             bid = self._checked(reply, market, entrant, job_digest)
-        except PeerFault:
+        except (PeerFault, InvalidEncoding):
             return Answered(CallOutcome.INVALID, None, self._now_ms())
         except PinaivuError:  # the stream broke: the standing price holds
             return Answered(CallOutcome.SILENT, None, self._now_ms())

@@ -9,6 +9,7 @@ from coordinator.ports import (
 )
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.records import Anchor
+from pinaivu.chain.records import EpochRecord as ChainEpoch
 from pinaivu.keys import ZERO_ADDRESS
 from pinaivu.typed_data import Domain
 
@@ -64,8 +65,17 @@ class ContractView:
 
     def active_epoch(self, log_id: bytes) -> EpochRecord | None:
         """The log's active epoch at the head."""
-        found = self._client.active_epoch(log_id)
-        return EpochRecord(found.number, found.key, found.expires_at_ms) if found else None
+        return _epoch(self._client.active_epoch(log_id))
+
+    def epoch(self, log_id: bytes, number: int) -> EpochRecord | None:
+        """An epoch of the log, active or ended."""
+        return _epoch(self._client.epoch(log_id, number))
+
+
+def _epoch(found: ChainEpoch | None) -> EpochRecord | None:
+    if found is None:
+        return None
+    return EpochRecord(found.number, found.key, found.expires_at_ms, found.manifest_digest)
 
 
 def _anchor(found: Anchor) -> AnchorRecord:

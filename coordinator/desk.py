@@ -1,10 +1,12 @@
 """Jobs from submission to award: admission, auction, awards rank by rank.
 
 Job, transcript and award are durable before the award leaves. Calling again with the same bytes
-gets the same answer; other bytes under a job's id are refused.
+gets the same answer; other bytes under a job's id are refused. A caller that goes away during the
+auction leaves nothing behind; from the moment the award is written the job stays, whoever listens.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from eth_hash.auto import keccak
@@ -31,11 +33,11 @@ from pinaivu.commitments import tokens_acknowledged
 from pinaivu.fields import MAX_U64
 from pinaivu.keys import SecretKey
 from pinaivu.manifest import Parameters
-from pinaivu.messages import Award, Grant, Job
+from pinaivu.messages import Award, Grant, Job, Receipt
 from pinaivu.p2p import wire
 from pinaivu.receipts import Held, PassedOver
 from pinaivu.store.writer import Writer
-from pinaivu.typed_data import Signed, digest
+from pinaivu.typed_data import Signed, digest, signed_from_bytes
 
 _ZERO: Final = bytes(32)
 _MILLION: Final = 10**6
@@ -67,6 +69,7 @@ class AuctionDesk:
         parameters: Parameters,
         clock: Clock,
         reachable: Callable[[bytes], bool],
+        find_receipt: Callable[[bytes, bytes], Awaitable[wire.Receipted | None]],
     ) -> None:
         self._log = log
         self._docket = docket
@@ -80,29 +83,45 @@ class AuctionDesk:
         self._rules = parameters
         self._clock = clock
         self._reachable = reachable
+        self._find_receipt = find_receipt
         self._admission = Desk(log.domain, log.log_id, parameters)
-        self._submitting: set[tuple[bytes, bytes]] = set()
+        self._under_way: set[tuple[bytes, bytes]] = set()
 
     async def submit(
         self, gateway: bytes, job: Signed[Job], grant: Signed[Grant]
-    ) -> wire.Awarded | wire.Refused:
-        """Admit, auction and award a job; a `Refused` with a reason is receipted too."""
-        key = (gateway, job.message.job_id)
-        known = self._docket.jobs.get(key)
-        if known is not None:
-            return self._repeat(known, job)
-        if key in self._submitting:
+    ) -> wire.Awarded | wire.Refused | wire.Receipted:
+        """Admit, auction and award a job; a `Refused` with a reason is receipted too.
+
+        A job that is over already is answered by its receipt.
+        """
+        with self._alone((gateway, job.message.job_id)):
+            known = self._docket.jobs.get((gateway, job.message.job_id))
+            if known is not None:
+                return await self._repeat(known, job)
+            done = await self._find_receipt(gateway, job.message.job_id)
+            if done is None:
+                return await self._submit(gateway, job, grant)
+            receipt = signed_from_bytes(Receipt, done.receipt).message
+            if receipt.job_digest != job.digest(self._log.domain):
+                raise JobRefused("job_id_used", "another job was submitted under this id")
+            return done
+
+    @contextmanager
+    def _alone(self, key: tuple[bytes, bytes]) -> Iterator[None]:
+        """One call at a time for each job."""
+        if key in self._under_way:
             raise JobRefused("in_progress", "the job is being auctioned", retry_after_ms=100)
-        self._submitting.add(key)
+        self._under_way.add(key)
         try:
-            return await self._submit(gateway, job, grant)
+            yield
         finally:
-            self._submitting.discard(key)
+            self._under_way.discard(key)
 
     async def _submit(
         self, gateway: bytes, job: Signed[Job], grant: Signed[Grant]
     ) -> wire.Awarded | wire.Refused:
         received_ms = self._clock.now_ms()
+        self._require_settling(received_ms)
         model = await self._directory.model(job.message.model)
         money = await self._money(job.message, grant.message)
         reserve = self._admission.check(
@@ -120,14 +139,26 @@ class AuctionDesk:
         self._docket.open(open_job)  # money is reserved from here on
         try:
             held = await self._hold(open_job, model)
-            return await self._award_first(open_job, held)
+            awarded = self._next(open_job)
         except BaseException:
-            self._docket.jobs.pop(open_job.key, None)
+            self._docket.close(open_job)
             raise
+        return await self._award_first(open_job, held, awarded)
 
-    def _repeat(self, known: OpenJob, job: Signed[Job]) -> wire.Awarded | wire.Refused:
+    def _require_settling(self, now_ms: int) -> None:
+        """Award nothing while receipts have been waiting too long for the chain."""
+        oldest = self._log.oldest_unsettled_ms()
+        if oldest is not None and now_ms - oldest > self._rules.unsettled_max_ms:
+            raise JobRefused(
+                "settlement_behind",
+                "receipts have not been settled for too long: no new jobs until they are",
+                retry_after_ms=_RETRY_AFTER_MS,
+            )
+
+    async def _repeat(self, known: OpenJob, job: Signed[Job]) -> wire.Awarded | wire.Refused:
         if known.job.message != job.message:
             raise JobRefused("job_id_used", "another job was submitted under this id")
+        await self._writer.settled()
         if known.awards:
             return self._answer(known, known.awards[-1])
         if known.unserved_reason:
@@ -135,12 +166,18 @@ class AuctionDesk:
         raise JobRefused("in_progress", "the job is being auctioned", retry_after_ms=100)
 
     async def _money(self, job: Job, grant: Grant) -> Money:
-        payer = await self._directory.payer(grant.payer)
+        """What is free of the payer's money; its balance is read after the last final batch."""
+        while True:
+            settled = self._log.final_batches
+            payer = await self._directory.payer(grant.payer)
+            if settled == self._log.final_batches:
+                break
         return Money(
             payer=payer,
             unsettled=self._log.unsettled(grant.payer),
             reserved=self._docket.reserved(grant.payer),
             reserved_under_grant=self._docket.reserved_under(job.grant_digest),
+            reserved_for_account=self._docket.reserved_for(grant.payer, job.account),
         )
 
     async def _hold(self, open_job: OpenJob, model: ModelRecord) -> HeldAuction:
@@ -150,9 +187,7 @@ class AuctionDesk:
         slots = self._book.slots(
             job.model, header.open_ms, self._reputation.standing, self._docket.busy
         )
-        held = await self._auctioneer.hold(
-            market, slots, header, self._reachable, live=job.mode == Mode.LIVE
-        )
+        held = await self._auctioneer.hold(market, slots, header, live=job.mode == Mode.LIVE)
         open_job.market = held.market
         open_job.entrants = list(held.entrants)
         open_job.held = Held(
@@ -193,11 +228,10 @@ class AuctionDesk:
         )
 
     async def _award_first(
-        self, open_job: OpenJob, held: HeldAuction
+        self, open_job: OpenJob, held: HeldAuction, awarded: Awarded | None
     ) -> wire.Awarded | wire.Refused:
-        awarded = self._next(open_job)
         if awarded is None:
-            open_job.unserved_reason = _why_unserved(open_job)
+            open_job.unserved_reason = _why_unserved(open_job, self._clock.now_ms())
         rows = [job_row(open_job), transcript_row(held)]
 
         def write(session: Session) -> None:
@@ -210,8 +244,18 @@ class AuctionDesk:
             return _unserved(open_job.unserved_reason, open_job)
         return self._answer(open_job, awarded)
 
-    async def award_next(self, open_job: OpenJob) -> wire.Awarded | wire.Refused:
-        """The next rank from the same transcript, after a reported failure."""
+    async def award_next(self, open_job: OpenJob, failed: Awarded) -> wire.Awarded | wire.Refused:
+        """The rank after `failed` from the same transcript; the same again if it stands already."""
+        with self._alone(open_job.key):
+            following = open_job.awards[failed.signed.message.rank :]
+            if following:
+                await self._writer.settled()
+                return self._answer(open_job, following[0])
+            return await self._award_after_failure(open_job)
+
+    async def _award_after_failure(self, open_job: OpenJob) -> wire.Awarded:
+        if open_job.closing or open_job.delivery:
+            raise JobRefused("delivered", "the job is over: there is no further rank")
         if open_job.market is None:
             raise JobRefused("epoch_ended", "the epoch has ended", Reason.EPOCH_ENDED)
         awarded = self._next(open_job)
@@ -304,9 +348,11 @@ def _node_of(entry: Awarded | PassedOver) -> bytes:
     return entry.signed.message.node if isinstance(entry, Awarded) else entry.node
 
 
-def _why_unserved(open_job: OpenJob) -> int:
-    """Why nobody serves: passed over, beyond the limits, or nobody there."""
+def _why_unserved(open_job: OpenJob, now_ms: int) -> int:
+    """Why nobody serves: too late, passed over, beyond the limits, or nobody there."""
     assert open_job.market is not None
+    if now_ms >= open_job.job.message.deadline_ms:
+        return Reason.DEADLINE_PASSED
     if open_job.line:
         return Reason.NO_NODE_LEFT
     if any(rule.fits(open_job.market, e) for e in open_job.entrants):
@@ -315,15 +361,15 @@ def _why_unserved(open_job: OpenJob) -> int:
 
 
 def _unserved(reason: int, open_job: OpenJob) -> wire.Refused:
-    if reason != Reason.NO_NODES_WITHIN_LIMITS:
+    market = open_job.market
+    if reason != Reason.NO_NODES_WITHIN_LIMITS or market is None:
         return wire.Refused(
             "no_nodes_available",
             f"no node serves {open_job.job.message.model!r} now: try again soon",
             reason,
             _RETRY_AFTER_MS,
         )
-    assert open_job.market is not None
-    prices = [e.price_out for e in open_job.entrants if rule.fits(open_job.market, e)]
+    prices = [e.price_out for e in open_job.entrants if rule.fits(market, e)]
     return wire.Refused(
         "no_nodes_within_limits",
         f"the cheapest offer is {min(prices)} base units per million output tokens: "

@@ -1,7 +1,9 @@
 """The open jobs: evidence as it comes in, money reserved, load per node, and when a job closes.
 
 In memory; every entry can be rebuilt from the store after a restart. A job closes when delivery and
-completions are in, a little after a delivery, or long after its last award has expired.
+completions are in, a little after a delivery, or long after its last award has expired. A node is
+busy with an award until it is over one way or another, at the latest when it expires: a gateway
+that went away doesn't keep nodes from working.
 """
 
 from collections import Counter
@@ -25,6 +27,7 @@ class Awarded:
     digest: bytes
     completion: Signed[Completion] | None = None
     failure: Signed[Failure] | None = None
+    running: bool = False  # counted among its node's open awards
 
 
 @dataclass(slots=True)
@@ -43,6 +46,7 @@ class OpenJob:
     unserved_reason: int = 0
     market: Market | None = None  # None after a restart: no further rank is awarded
     entrants: list[Entrant] = field(default_factory=list)
+    closing: bool = False  # handed to the sequencer: evidence comes too late
     receipted: trio.Event = field(default_factory=trio.Event)
     receipt: tuple[Signed[Receipt], int] | None = None
 
@@ -112,40 +116,68 @@ class Docket:
 
     def __init__(self) -> None:
         self.jobs: dict[tuple[bytes, bytes], OpenJob] = {}
+        self._by_digest: dict[bytes, OpenJob] = {}
         self._by_award: dict[bytes, tuple[OpenJob, Awarded]] = {}
         self._busy: Counter[bytes] = Counter()
 
     def open(self, job: OpenJob) -> None:
         """Take a job in; its reserve counts from now."""
         self.jobs[job.key] = job
+        self._by_digest[job.job_digest] = job
         for entry in job.awards:
             self._index(job, entry)
 
     def award(self, job: OpenJob, signed: Signed[Award], digest: bytes) -> None:
-        """Add an award; its node is busy until `release` or the job's close."""
+        """Add an award; its node is busy with it from now."""
         entry = Awarded(signed, digest)
         job.line.append(entry)
         self._index(job, entry)
+
+    def find_job(self, job_digest: bytes) -> OpenJob | None:
+        """The open job of a digest."""
+        return self._by_digest.get(job_digest)
 
     def find_award(self, digest: bytes) -> tuple[OpenJob, Awarded] | None:
         """The open job and award of an award digest."""
         return self._by_award.get(digest)
 
     def close(self, job: OpenJob) -> None:
-        """Forget a receipted job and what it held."""
+        """Forget a job that is receipted, or never came to be, and what it held."""
         del self.jobs[job.key]
+        del self._by_digest[job.job_digest]
         for entry in job.awards:
-            self._by_award.pop(entry.digest, None)
-            if _running(entry):
-                self.release(entry)
+            del self._by_award[entry.digest]
+            self._release(entry)
 
-    def release(self, entry: Awarded) -> None:
-        """One award less runs on its node."""
-        self._busy[entry.signed.message.node] -= 1
+    def complete(self, entry: Awarded, completion: Signed[Completion]) -> None:
+        """A node's completion of an award; the first one stands."""
+        if entry.completion is None:
+            entry.completion = completion
+            self._release(entry)
+
+    def fail(self, entry: Awarded, failure: Signed[Failure]) -> None:
+        """A gateway's failure of an award; the first one stands."""
+        if entry.failure is None:
+            entry.failure = failure
+            self._release(entry)
+
+    def release_expired(self, now_ms: int) -> None:
+        """Nobody works on an award that has expired."""
+        for _, entry in self._by_award.values():
+            if entry.signed.message.expires_ms <= now_ms:
+                self._release(entry)
 
     def busy(self, node: bytes) -> int:
         """Awards of this log still open at a node."""
         return self._busy[node]
+
+    def reserved_for(self, payer: bytes, account: bytes) -> int:
+        """Base units reserved for the open jobs of a payer's sub-account."""
+        return sum(
+            j.reserve_units
+            for j in self.jobs.values()
+            if (j.grant.message.payer, j.job.message.account) == (payer, account)
+        )
 
     def reserved(self, payer: bytes) -> int:
         """Base units reserved for a payer's open jobs."""
@@ -161,9 +193,11 @@ class Docket:
 
     def _index(self, job: OpenJob, entry: Awarded) -> None:
         self._by_award[entry.digest] = (job, entry)
-        if _running(entry):
+        entry.running = entry.completion is None and entry.failure is None
+        if entry.running:
             self._busy[entry.signed.message.node] += 1
 
-
-def _running(entry: Awarded) -> bool:
-    return entry.completion is None and entry.failure is None
+    def _release(self, entry: Awarded) -> None:
+        if entry.running:
+            entry.running = False
+            self._busy[entry.signed.message.node] -= 1

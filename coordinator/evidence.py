@@ -1,10 +1,13 @@
 """What nodes and gateways report of awards: completions, failures, deliveries; first one wins.
 
-Each is checked against the award it names, stored durably, and only then acted on. Repeating one
-is harmless; a second, different one never replaces the first.
+Each is checked against the award it names and counts from then on; the answer is given once it is
+durable. Writes are kept in order, so a receipt can't become durable before the evidence in it, and
+a writer that fails ends the coordinator. Repeating evidence is harmless; a second, different one
+never replaces the first, and a job that is being receipted takes no more.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import le
 from typing import TypeVar
 
 from sqlmodel import Session
@@ -14,15 +17,16 @@ from coordinator.errors import JobRefused
 from coordinator.log import Log
 from pinaivu.codes import Outcome, Reason
 from pinaivu.commitments import verify_acks
-from pinaivu.errors import PeerFault
+from pinaivu.errors import InvalidEncoding, PeerFault
 from pinaivu.keys import BadSignature
 from pinaivu.messages import Completion, Delivery, Failure, Part
 from pinaivu.store.coordinator import EvidenceRow
 from pinaivu.store.writer import Writer
-from pinaivu.typed_data import Message, Signed
+from pinaivu.typed_data import Domain, Message, Signed
 
 M = TypeVar("M", bound=Message)
 _NODE_REASONS = range(Reason.REFUSED, Reason.PASSED_OVER)
+_RESULTS = frozenset((Reason.NONE, Reason.CLIENT_GONE, *_NODE_REASONS))
 
 
 class Evidence:
@@ -45,46 +49,40 @@ class Evidence:
     async def completion(self, signed: Signed[Completion]) -> None:
         """A node's completion; unknown awards are refused, receipted ones are past caring."""
         job, entry = self._award(signed.message.award_digest)
-        self._check_completion(job, entry, signed)
-        await self._keep("Completion", entry.digest, signed)
-        if entry.completion is None:
-            if entry.failure is None:
-                self._docket.release(entry)
-            entry.completion = signed
+        check_completion(job, entry, signed, self._log.domain)
+        _require_same(entry.completion, signed)
+        self._docket.complete(entry, signed)
+        await self._keep(entry.digest, signed)
         self._close_if_whole(job)
 
-    async def failure(self, gateway: bytes, signed: Signed[Failure]) -> OpenJob:
-        """A gateway's report that the newest award failed; the job, for its next rank."""
-        failure = signed.message
-        job, entry = self._award(failure.award_digest)
-        self._require_gateway(job, gateway)
-        if entry is not job.awards[-1] and entry.failure is None:
+    async def failure(self, gateway: bytes, signed: Signed[Failure]) -> tuple[OpenJob, Awarded]:
+        """A gateway's report that the newest award failed; job and award, for the next rank."""
+        job, entry = self._award(signed.message.award_digest)
+        _require_gateway(job, gateway)
+        check_failure(job, entry, signed, self._log.domain)
+        _require_same(entry.failure, signed)
+        if entry.failure is None and job.delivery:
+            raise JobRefused("delivered", "the job has been delivered: nothing failed any more")
+        if entry.failure is None and entry is not job.awards[-1]:
             raise JobRefused("stale_failure", "a later award stands")
-        if failure.reason not in _NODE_REASONS or failure.gateway != gateway:
-            raise JobRefused("bad_failure", "a failure has a node's reason and names its gateway")
-        _signed_by(signed, self._log, gateway)
-        await self._keep("Failure", entry.digest, signed)
-        if entry.failure is None:
-            if entry.completion is None:
-                self._docket.release(entry)
-            entry.failure = signed
-        return job
+        self._docket.fail(entry, signed)
+        await self._keep(entry.digest, signed)
+        return job, entry
 
     async def delivery(self, gateway: bytes, signed: Signed[Delivery]) -> OpenJob:
-        """What the client got; the job, whose receipt follows."""
-        delivery = signed.message
-        job = next(
-            (j for j in self._docket.jobs.values() if j.job_digest == delivery.job_digest), None
-        )
+        """What the client got; the job, whose receipt follows, with it or, too late, without."""
+        job = self._docket.find_job(signed.message.job_digest)
         if job is None:
             raise JobRefused("unknown_job", "no open job has this digest")
-        self._require_gateway(job, gateway)
-        _signed_by(signed, self._log, gateway)
-        _check_delivery(job, delivery)
-        await self._keep("Delivery", job.job_digest, signed)
+        _require_gateway(job, gateway)
+        if job.closing:
+            return job
+        check_delivery(job, signed, self._log.domain)
+        _require_same(job.delivery, signed)
         if job.delivery is None:
             job.delivery = signed
             job.delivered_ms = self._now_ms()
+        await self._keep(job.job_digest, signed)
         self._close_if_whole(job)
         return job
 
@@ -92,78 +90,118 @@ class Evidence:
         if job.delivery and all(entry.completion for entry in job.awards):
             self._close(job)
 
-    async def _keep(self, kind: str, about: bytes, signed: Signed[M]) -> None:
-        """Store it, unless it is there already; another one in its place is refused."""
+    async def _keep(self, about: bytes, signed: Signed[M]) -> None:
+        """Store it, unless it is there already; durable when this returns."""
+        kind = type(signed.message).__name__
         row = EvidenceRow(
             kind=kind, about=about, signed=signed.to_bytes(), arrived_ms=self._now_ms()
         )
 
-        def write(session: Session) -> bool:
-            found = session.get(EvidenceRow, (kind, about))
-            if found is None:
+        def write(session: Session) -> None:
+            if session.get(EvidenceRow, (kind, about)) is None:
                 session.add(row)
-            return found is None or found.signed == row.signed
 
-        if not await self._writer.write(write):
-            raise JobRefused("evidence_stands", f"another {kind} was given before")
+        await self._writer.write(write)
 
     def _award(self, digest: bytes) -> tuple[OpenJob, Awarded]:
         found = self._docket.find_award(digest)
-        if found is None:
+        if found is None or found[0].closing:
             raise JobRefused("unknown_award", "no open job has this award")
         return found
 
-    @staticmethod
-    def _require_gateway(job: OpenJob, gateway: bytes) -> None:
-        if job.job.message.gateway != gateway:
-            raise JobRefused("foreign_gateway", "the job is another gateway's")
 
-    def _check_completion(self, job: OpenJob, entry: Awarded, signed: Signed[Completion]) -> None:
-        completion, award = signed.message, entry.signed.message
-        _signed_by(signed, self._log, award.node)
-        terms = job.job.message
-        try:
-            verify_acks(
-                award.anchor,
-                award.job_id,
-                award.rank,
-                terms.max_output_tokens,
-                completion.acks,
-                completion.last_preimage,
-            )
-        except PeerFault as error:
-            raise JobRefused("bad_preimage", str(error)) from error
-        checks = (
-            (completion.node == award.node, "the completion names another node"),
-            (completion.fingerprint == job.held.fingerprint, "another model was run"),
-            (completion.start_byte == award.start_byte, "the segment starts elsewhere"),
-            (completion.end_byte >= completion.start_byte, "the segment ends before it starts"),
-        )
-        for holds, detail in checks:
-            if not holds:
-                raise JobRefused("bad_completion", detail)
-
-
-def _check_delivery(job: OpenJob, delivery: Delivery) -> None:
-    digests = [entry.digest for entry in job.awards]
-    if [part.award_digest for part in delivery.parts] != digests:
-        raise JobRefused("bad_delivery", "a delivery's parts are the job's awards in rank order")
-    whole = delivery.outcome == Outcome.COMPLETE
-    if whole and (not delivery.parts or delivery.parts[-1].result):
-        raise JobRefused("bad_delivery", "a complete delivery's last part went well")
-    _check_tiling(delivery.parts)
-
-
-def _check_tiling(parts: Sequence[Part]) -> None:
-    end = 0
-    for part in parts:
-        if part.start_byte != end or part.end_byte < part.start_byte:
-            raise JobRefused("bad_delivery", "a delivery's parts tile the text")
-        end = part.end_byte
-
-
-def _signed_by(signed: Signed[M], log: Log, signer: bytes) -> None:
+def check_completion(
+    job: OpenJob, entry: Awarded, signed: Signed[Completion], domain: Domain
+) -> None:
+    """Refuse a completion that its node did not sign for this award, or that claims too much."""
+    completion, award = signed.message, entry.signed.message
+    _signed_by(signed, domain, award.node)
     try:
-        signed.require(log.domain, signer)
+        verify_acks(
+            award.anchor,
+            award.job_id,
+            award.rank,
+            job.job.message.max_output_tokens,
+            completion.acks,
+            completion.last_preimage,
+        )
+    except (PeerFault, InvalidEncoding) as error:
+        raise JobRefused("bad_preimage", str(error)) from error
+    checks = (
+        (completion.award_digest == entry.digest, "the completion names another award"),
+        (completion.node == award.node, "the completion names another node"),
+        (completion.fingerprint == job.held.fingerprint, "another model was run"),
+        (completion.start_byte == award.start_byte, "the segment starts elsewhere"),
+        (completion.end_byte >= completion.start_byte, "the segment ends before it starts"),
+    )
+    _require_all("bad_completion", checks)
+
+
+def check_failure(job: OpenJob, entry: Awarded, signed: Signed[Failure], domain: Domain) -> None:
+    """Refuse a failure that the job's gateway did not sign for this award."""
+    failure, gateway = signed.message, job.job.message.gateway
+    _signed_by(signed, domain, gateway)
+    checks = (
+        (failure.award_digest == entry.digest, "the failure names another award"),
+        (failure.gateway == gateway, "the failure names another gateway"),
+        (failure.reason in _NODE_REASONS, "a failure has a node's reason"),
+        (
+            failure.end_byte >= entry.signed.message.start_byte,
+            "the text ends before this award's part of it",
+        ),
+    )
+    _require_all("bad_failure", checks)
+
+
+def check_delivery(job: OpenJob, signed: Signed[Delivery], domain: Domain) -> None:
+    """Refuse a delivery that is not the gateway's, or contradicts the job's awards or itself."""
+    delivery = signed.message
+    _signed_by(signed, domain, job.job.message.gateway)
+    whole = delivery.outcome == Outcome.COMPLETE
+    checks = (
+        (delivery.job_digest == job.job_digest, "the delivery is of another job"),
+        (delivery.gateway == job.job.message.gateway, "the delivery names another gateway"),
+        (delivery.outcome in tuple(Outcome), f"no outcome {delivery.outcome}"),
+        (
+            [part.award_digest for part in delivery.parts] == [e.digest for e in job.awards],
+            "a delivery's parts are the job's awards in rank order",
+        ),
+        (all(part.result in _RESULTS for part in delivery.parts), "no such result of a part"),
+        (
+            not whole or (bool(delivery.parts) and not delivery.parts[-1].result),
+            "a complete delivery's last part went well",
+        ),
+        (_tile(delivery.parts), "a delivery's parts tile the text"),
+    )
+    _require_all("bad_delivery", checks)
+
+
+def _tile(parts: Sequence[Part]) -> bool:
+    starts, ends = [p.start_byte for p in parts], [p.end_byte for p in parts]
+    return starts == [0, *ends][: len(parts)] and all(map(le, starts, ends))
+
+
+def _require_all(code: str, checks: Iterable[tuple[bool, str]]) -> None:
+    for holds, detail in checks:
+        if not holds:
+            raise JobRefused(code, detail)
+
+
+def _require_gateway(job: OpenJob, gateway: bytes) -> None:
+    if job.job.message.gateway != gateway:
+        raise JobRefused("foreign_gateway", "the job is another gateway's")
+
+
+def _require_same(standing: Signed[M] | None, signed: Signed[M]) -> None:
+    """Refuse other evidence in the place of some that was given before."""
+    if standing is not None and standing.message != signed.message:
+        raise JobRefused(
+            "evidence_stands", f"another {type(signed.message).__name__} was given before"
+        )
+
+
+def _signed_by(signed: Signed[M], domain: Domain, signer: bytes) -> None:
+    try:
+        signed.require(domain, signer)
     except BadSignature as error:
         raise JobRefused("bad_signature", str(error)) from error

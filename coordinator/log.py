@@ -46,6 +46,8 @@ class Log:
         self._tail: list[Leaf] = []  # leaves from `_tail_from` on
         self._tail_from = 0
         self._final_payer_totals: dict[bytes, int] = {}
+        self._batched_since: dict[int, int] = {}  # new size → oldest receipt of a batch not final
+        self.final_batches = 0
 
     @property
     def size(self) -> int:
@@ -67,17 +69,35 @@ class Log:
         return self.tree.append(leaf_hash(leaf.digest))
 
     def replay(self, leaves: Iterable[Leaf], signers: dict[int, bytes]) -> None:
-        """Rebuild from the store; `LogDiverged` where a leaf isn't what its epoch signed."""
+        """Rebuild from the store; `LogDiverged` where a leaf isn't what its epoch signed.
+
+        `signers` are the keys that the chain has activated for this log, by epoch.
+        """
         for leaf in leaves:
-            message = leaf.signed.message
             try:
-                leaf.signed.require(self.domain, signers[message.epoch])
+                self._check(leaf, signers)
                 self.commit(leaf)
             except (PinaivuError, KeyError) as error:
                 raise LogDiverged(
                     f"leaf {self.size} of the stored log does not hold: {error}. Restore the "
                     "database from a copy that is at least as new as the last anchor"
                 ) from error
+
+    def _check(self, leaf: Leaf, signers: dict[int, bytes]) -> None:
+        """A leaf's digest, signature, log, and that its epoch is the one it lies in."""
+        message = leaf.signed.message
+        if leaf.signed.require(self.domain, signers[message.epoch]) != leaf.digest:
+            raise LogDiverged("it is stored under another digest")
+        if message.log_id != self.log_id:
+            raise LogDiverged("it belongs to another log")
+        current = max(self.epoch_starts, default=0)
+        if not isinstance(message, EpochStart):
+            if message.epoch != current:
+                raise LogDiverged(f"epoch {message.epoch} signed it within epoch {current}")
+        elif message.epoch <= current:
+            raise LogDiverged(f"epoch {message.epoch} starts after epoch {current}")
+        elif (message.size, message.root) != (self.size, self.tree.root()):
+            raise LogDiverged("it starts an epoch on another history")
 
     def check_against(self, anchor: AnchorRecord) -> None:
         """Refuse to go on where the chain has anchored another or a longer history."""
@@ -102,14 +122,24 @@ class Log:
 
     def mark_batched(self, new_size: int) -> None:
         """A durable, signed batch covers all leaves below `new_size`."""
+        covered = self._tail[: new_size - self._tail_from]
+        self._batched_since[new_size] = min(leaf.closed_ms for leaf in covered)
         del self._tail[: new_size - self._tail_from]
         self._tail_from = new_size
 
     def mark_final(self, batch: Batch) -> None:
         """A batch is final on chain: its payers owe that much less."""
+        self._batched_since.pop(batch.new_size, None)
+        self.final_batches += 1
         for payer, debit in unpack_rows(batch.debits).items():
             self._final_payer_totals[payer] = self._final_payer_totals.get(payer, 0) + debit
 
     def unsettled(self, payer: bytes) -> int:
         """Receipts of a payer that no final batch has debited yet, base units."""
         return self.books.payer(payer).total - self._final_payer_totals.get(payer, 0)
+
+    def oldest_unsettled_ms(self) -> int | None:
+        """When the oldest receipt was closed that no final batch covers; None without one."""
+        pending = next((leaf.closed_ms for leaf in self._tail if leaf.receipt), None)
+        times = [*self._batched_since.values(), *([] if pending is None else [pending])]
+        return min(times, default=None)

@@ -49,11 +49,12 @@ class AnchorRecord(Struct, frozen=True):
 
 
 class EpochRecord(Struct, frozen=True):
-    """The epoch a log has active on chain."""
+    """An epoch of a log, as the chain has activated it."""
 
     number: int
     key: bytes
     expires_ms: int
+    manifest_digest: bytes = bytes(32)
 
 
 class ChainView(Protocol):
@@ -93,4 +94,8 @@ class ChainView(Protocol):
 
     def active_epoch(self, log_id: bytes) -> EpochRecord | None:
         """The log's active epoch at the head, or None."""
+        ...
+
+    def epoch(self, log_id: bytes, number: int) -> EpochRecord | None:
+        """Any epoch the log has had at the head, or None."""
         ...

@@ -55,7 +55,6 @@ class Sequencer:
         self._epochs = epochs
         self._now_ms = now_ms
         self._send, self._receive = trio.open_memory_channel[OpenJob](inf)
-        self._closing: set[tuple[bytes, bytes]] = set()
         self.on_receipt: list[Callable[[OpenJob], None]] = []
 
     async def start_epoch(self, manifest_digest: bytes) -> None:
@@ -75,15 +74,16 @@ class Sequencer:
         self._log.commit(leaf)
 
     def close(self, job: OpenJob) -> None:
-        """Have the job receipted; closing it twice is once."""
-        if job.key not in self._closing:
-            self._closing.add(job.key)
+        """Have the job receipted; closing it twice is once. It takes no more evidence."""
+        if not job.closing:
+            job.closing = True
             self._send.send_nowait(job)
 
     async def close_due(self) -> None:
-        """For ever: close jobs whose time has come."""
+        """For ever: close jobs whose time has come, free nodes whose award's time is over."""
         while True:
             now, rules = self._now_ms(), self._epochs[self._origin.epoch]
+            self._docket.release_expired(now)
             for job in list(self._docket.jobs.values()):
                 if job.unserved_reason or (job.awards and job.closes_at_ms(rules) <= now):
                     self.close(job)
@@ -119,7 +119,6 @@ class Sequencer:
             assert leaf.receipt
             self._reputation.learn(leaf.receipt)
             self._docket.close(job)
-            self._closing.discard(job.key)
             job.receipt = (leaf.signed, index)  # type: ignore[assignment]
             job.receipted.set()
             for notify in self.on_receipt:

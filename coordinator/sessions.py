@@ -165,14 +165,13 @@ class Sessions:
         self, gateway: bytes, frame: wire.SubmitJob | wire.ReportFailure | wire.Deliver
     ) -> wire.GatewayAnswer:
         if isinstance(frame, wire.SubmitJob):
-            job, grant = signed_from_bytes(Job, frame.job), signed_from_bytes(Grant, frame.grant)
-            done = await self._to.find_receipt(gateway, job.message.job_id)
-            return done or await self._to.desk.submit(gateway, job, grant)
+            signed, grant = signed_from_bytes(Job, frame.job), signed_from_bytes(Grant, frame.grant)
+            return await self._to.desk.submit(gateway, signed, grant)
         if isinstance(frame, wire.ReportFailure):
-            failed = await self._to.evidence.failure(
+            job, failed = await self._to.evidence.failure(
                 gateway, signed_from_bytes(Failure, frame.failure)
             )
-            return await self._to.desk.award_next(failed)
+            return await self._to.desk.award_next(job, failed)
         return await self._deliver(gateway, frame)
 
     async def _deliver(self, gateway: bytes, frame: wire.Deliver) -> wire.GatewayAnswer:

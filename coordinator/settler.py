@@ -1,18 +1,20 @@
 """Closes batches, signs them, and follows them on chain until they are final.
 
 One batch is on its way at a time: the next is signed once the one before is mined. A batch that a
-reorganisation drops is offered again as it is; one that an ended epoch signed and nobody submitted
-is signed anew by this epoch under the same sequence. Who submits is anybody's business: the signed
+reorganisation drops is offered again as it is; one of an ended epoch that the chain doesn't have is
+signed anew by this epoch under the same sequence. Who submits is anybody's business: the signed
 batch is published.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
-from sqlmodel import Session, select
+from msgspec.structs import replace
+from sqlmodel import Session, col, delete, select
 
 from coordinator.log import Log
 from coordinator.ports import ChainView
@@ -50,6 +52,7 @@ class Settler:
         epoch: int,
         parameters: Parameters,
         now_ms: Callable[[], int],
+        on_final: Callable[[], None] = lambda: None,
     ) -> None:
         self._log = log
         self._view = view
@@ -58,7 +61,8 @@ class Settler:
         self._epoch = epoch
         self._rules = parameters
         self._now_ms = now_ms
-        self._last: Signed[Batch] | None = None
+        self._on_final = on_final
+        self._last: Batch | None = None
         self._open: list[_Open] = []  # not final yet, ascending by sequence
 
     async def resume(self) -> None:
@@ -72,9 +76,11 @@ class Settler:
             batch = signed_from_bytes(Batch, row.batch)
             submitted = batch.message.sequence <= anchor.sequence
             if not submitted and batch.message.epoch != self._epoch:
-                break  # signed again below, by this epoch
+                # Nobody can submit it any more: its leaves are batched again, by this epoch.
+                await self._writer.write(partial(_forget_from, batch.message.sequence))
+                break
             self._log.mark_batched(batch.message.new_size)
-            self._last = batch
+            self._last = batch.message
             if row.state == "final":
                 self._log.mark_final(batch.message)
             else:
@@ -106,10 +112,13 @@ class Settler:
                 await self._set_state(entry, "final")
                 self._log.mark_final(entry.batch)
                 self._open.remove(entry)
+                self._on_final()
             elif sequence <= newest.sequence:
                 await self._set_state(entry, "mined")
             elif entry.state == "mined":
                 await self._set_state(entry, "reverted")
+                if entry.batch.epoch != self._epoch:
+                    await self._sign_again(entry)
 
     async def _set_state(self, entry: "_Open", state: str) -> None:
         if state == entry.state:
@@ -137,11 +146,10 @@ class Settler:
         prev_size = self._log.batched_size
         new_size = min(self._log.size, prev_size + self._rules.batch_count)
         netting = self._log.netting(new_size)
-        last = self._last.message if self._last else None
         batch = Batch(
             log_id=self._log.log_id,
             epoch=self._epoch,
-            sequence=last.sequence + 1 if last else 1,
+            sequence=self._last.sequence + 1 if self._last else 1,
             prev_size=prev_size,
             new_size=new_size,
             prev_root=self._log.tree.root(prev_size) if prev_size else EMPTY_ROOT,
@@ -153,14 +161,31 @@ class Settler:
             debits=netting.debits,
             credits=netting.credits,
         )
-        signed = Signed.by(self._key, self._log.domain, batch)
+        await self._publish(batch)
+        self._log.mark_batched(new_size)
+        self._last = batch
+        self._open.append(_Open(batch, "batched"))
+
+    async def _sign_again(self, entry: "_Open") -> None:
+        """The same batch by this epoch's key: the chain refuses the ended epoch's."""
+        entry.batch = replace(entry.batch, epoch=self._epoch, time_ms=self._now_ms())
+        entry.state = "batched"
+        await self._publish(entry.batch)
+
+    async def _publish(self, batch: Batch) -> None:
+        """Sign a batch and make it durable, in place of an earlier one of its sequence."""
         row = BatchRow(
             sequence=batch.sequence,
-            batch=signed.to_bytes(),
-            new_size=new_size,
+            batch=Signed.by(self._key, self._log.domain, batch).to_bytes(),
+            new_size=batch.new_size,
             state="batched",
         )
-        await self._writer.write(lambda session: session.merge(row))
-        self._log.mark_batched(new_size)
-        self._last = signed
-        self._open.append(_Open(batch, "batched"))
+        await self._writer.write(partial(_merge, row))
+
+
+def _merge(row: BatchRow, session: Session) -> None:
+    session.merge(row)
+
+
+def _forget_from(sequence: int, session: Session) -> None:
+    session.exec(delete(BatchRow).where(col(BatchRow.sequence) >= sequence))

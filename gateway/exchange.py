@@ -9,23 +9,18 @@ the job is being auctioned, the attempt row while the node computes its first to
 """
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
-import trio
-
-from gateway.access import Access, Reservation
-from gateway.answers import Answer, ClientStalled
+from gateway.access import Reservation
+from gateway.answers import Answer
+from gateway.attempts import Attempts, attempt_row
 from gateway.checks import Before, charges_of, discrepancies, require_award
-from gateway.config import Limits
 from gateway.deliveries import Leg, delivery_frame, evidence_of, sign_delivery
 from gateway.demands import Demand
-from gateway.drafts import Draft, Identity
+from gateway.desk import Desk
+from gateway.drafts import Draft
 from gateway.errors import (
     ApiError,
-    AttemptFailed,
     CoordinatorFault,
     CoordinatorUnreachable,
     MarketRefused,
@@ -36,10 +31,9 @@ from gateway.errors import (
     storage,
     unreachable,
 )
-from gateway.ledger import ACKS_AHEAD, OPEN, REFUSED, UNSERVED, Conclusion, Ledger
-from gateway.market import Market
-from gateway.ports import Epoch, Registry, UnknownParty
-from gateway.relay import Order, Patience, Relay
+from gateway.ledger import OPEN, REFUSED, UNSERVED, Conclusion
+from gateway.ports import Epoch
+from gateway.relay import Order, Patience
 from gateway.tasks import Background
 from pinaivu.codes import Outcome, Reason
 from pinaivu.commitments import response_commitment, response_digest
@@ -48,31 +42,12 @@ from pinaivu.errors import PinaivuError, TransportFailure
 from pinaivu.messages import Award, Delivery, Failure
 from pinaivu.metering import Tolerance
 from pinaivu.p2p import wire
-from pinaivu.p2p.frames import FrameStream
-from pinaivu.p2p.links import ReadyPool
 from pinaivu.store.database import StorageFailed
-from pinaivu.store.gateway import AttemptRow, RequestRow
+from pinaivu.store.gateway import RequestRow
 from pinaivu.typed_data import Signed, signed_from_bytes
 
 _WRITE_TRIES: Final = 2
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """What all exchanges of a gateway share."""
-
-    identity: Identity
-    ledger: Ledger
-    access: Access
-    market: Market
-    registry: Registry
-    pool: ReadyPool
-    limits: Limits
-    nursery: trio.Nursery
-    now_ms: Callable[[], int]
-    concluded: Callable[[bytes], None]
-    """Called with a job id once its delivery is durable, or its job needs to be cleared up."""
 
 
 class Exchange:
@@ -87,11 +62,10 @@ class Exchange:
         self._rules = epoch.parameters
         self._reservation = reservation
         self._legs: list[Leg] = []
-        self._scope: trio.CancelScope | None = None
-        self._gone = False
         self._used = (0, 0)
         created_s = draft.job.message.created_ms // 1000
         self.answer = Answer(demand, draft.request_id, created_s)
+        self._attempts = Attempts(desk, self.answer)
 
     @property
     def request_id(self) -> str:
@@ -105,9 +79,7 @@ class Exchange:
 
     def leave(self) -> None:
         """The client has gone: stop the node now."""
-        self._gone = True
-        if self._scope is not None:
-            self._scope.cancel()
+        self._attempts.leave()
 
     async def run(self) -> None:
         """Serve the request to its end; never raises but for cancellation."""
@@ -138,7 +110,7 @@ class Exchange:
         awarded = await self._submit()
         while True:
             order, patience = await self._accept(awarded)
-            leg = await self._attempt(order, patience)
+            leg = await self._attempts.run(order, patience)
             self._legs.append(leg)
             if not leg.result:
                 await self._conclude(Outcome.COMPLETE)
@@ -222,7 +194,8 @@ class Exchange:
         if not cut:
             self.answer.restart()
         leg.failure = self._sign_failure(leg)
-        await self._desk.ledger.fail(self._row(leg.award), leg.failure.to_bytes())
+        row = attempt_row(leg.award, leg.award_digest, self._draft.chains[0].length)
+        await self._desk.ledger.fail(row, leg.failure.to_bytes())
         if leg.award.message.rank == len(self._draft.chains):
             raise await self._give_up(leg)
         try:
@@ -247,73 +220,6 @@ class Exchange:
             reported_ms=self._desk.now_ms(),
         )
         return Signed.by(self._desk.identity.key, self._desk.identity.domain, failure)
-
-    # One attempt
-
-    async def _attempt(self, order: Order, patience: Patience) -> Leg:
-        leg = Leg(
-            award=order.award,
-            award_digest=order.award_digest,
-            result=Reason.CLIENT_GONE,
-            end_byte=order.award.message.start_byte,
-        )
-        row = self._row(order.award)
-        written = Background(self._desk.nursery, lambda: self._desk.ledger.award(row))
-        if not self._gone:
-            try:
-                await self._relay(order, patience, leg, written)
-            except AttemptFailed as failed:
-                leg.result, leg.detail = failed.reason, str(failed)
-                _log.info("request %s: rank %d: %s", self.request_id, row.rank, failed)
-        await written.wait()
-        return leg
-
-    async def _relay(
-        self, order: Order, patience: Patience, leg: Leg, written: "Background[None]"
-    ) -> None:
-        """Relay until the end, or until the client goes: then `leg.result` stays as it was."""
-        stream = await self._ready_stream(order.award.message.node)
-        allowed = _Allowance(self._desk.ledger, order, written)
-        relay = Relay(stream, order, self.answer, patience, allowed.need, self._desk.now_ms)
-        try:
-            with trio.CancelScope() as self._scope:
-                await relay.run()
-                leg.result = Reason.NONE
-            if leg.result:
-                await relay.stop()
-        except ClientStalled:
-            await relay.stop()
-        finally:
-            self._scope = None
-            self._note(relay, leg)
-            if leg.result:
-                stream.reset("the attempt is over")
-            else:
-                self._desk.nursery.start_soon(_end, stream)
-
-    async def _ready_stream(self, node: bytes) -> FrameStream:
-        """A stream that the node, known by its registered peer key, has laid ready."""
-        try:
-            peer = await self._desk.registry.node_peer(node)
-            return await self._desk.pool.take(peer, self._desk.limits.ready_within_s)
-        except (TransportFailure, UnknownParty) as error:
-            raise AttemptFailed(Reason.SILENT, str(error)) from error
-
-    def _note(self, relay: Relay, leg: Leg) -> None:
-        leg.text = self.answer.text()[leg.award.message.start_byte :]
-        leg.end_byte = leg.award.message.start_byte + len(leg.text)
-        leg.output_tokens, leg.acks = relay.output_tokens, relay.acks
-        leg.first_token_ms, leg.finished_ms = relay.first_token_ms, relay.finished_ms
-        leg.completion = relay.completion
-
-    def _row(self, award: Signed[Award]) -> AttemptRow:
-        return AttemptRow(
-            award_digest=award.digest(self._desk.identity.domain),
-            job_id=award.message.job_id,
-            rank=award.message.rank,
-            award=award.to_bytes(),
-            acks_ceiling=min(ACKS_AHEAD, self._draft.chains[0].length),
-        )
 
     # The end
 
@@ -373,25 +279,3 @@ class Exchange:
         said = completion.message
         for found in discrepancies(said, delivery.parts[-1], delivery, prompt, tolerance):
             _log.warning("request %s: the node's completion differs: %s", self.request_id, found)
-
-
-async def _end(stream: FrameStream) -> None:
-    with suppress(PinaivuError):
-        await stream.aclose()
-
-
-class _Allowance:
-    """Acknowledgements that may be released because the ledger says so already."""
-
-    def __init__(self, ledger: Ledger, order: Order, written: "Background[None]") -> None:
-        self._ledger = ledger
-        self._order = order
-        self._written = written
-        self._ceiling = ACKS_AHEAD
-
-    async def need(self, acks: int) -> None:
-        """Return once `acks` are on disk."""
-        await self._written.wait()
-        if acks > self._ceiling:
-            self._ceiling = min(acks + ACKS_AHEAD, self._order.chain.length)
-            await self._ledger.raise_ceiling(self._order.award_digest, self._ceiling)

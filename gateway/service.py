@@ -18,8 +18,8 @@ from hypercorn.trio import serve as serve_http
 from gateway.access import Access
 from gateway.app import create_app
 from gateway.config import Config, Limits
+from gateway.desk import Desk
 from gateway.drafts import Identity
-from gateway.exchange import Desk
 from gateway.ledger import Ledger
 from gateway.market import Address, Market
 from gateway.network import ChainRegistry, LogServer, load_models

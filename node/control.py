@@ -19,7 +19,7 @@ from node.logs import Epoch, LogWatch
 from node.models import ServedModel
 from node.offers import RENEW_S, OfferDesk
 from node.ports import NowMs
-from pinaivu.errors import InvalidEncoding, PeerFault, TransportFailure
+from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportFailure
 from pinaivu.messages import Receipt
 from pinaivu.p2p import wire
 from pinaivu.p2p.calls import Calls
@@ -97,9 +97,15 @@ class CoordinatorLink:
             epoch = await self._log.next_after(epoch)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._until_superseded, epoch, nursery.cancel_scope)
+                await self._stay_connected(host, epoch.address)
+
+    async def _stay_connected(self, host: Host, address: str) -> None:
+        """Dial one address for ever, even one that can't be dialed: it is not ours to mend."""
+        while True:
+            try:
                 await keep_connected(
                     host,
-                    epoch.address,
+                    address,
                     wire.NODE_PROTOCOL,
                     self._session,
                     random=self._random,
@@ -107,6 +113,9 @@ class CoordinatorLink:
                     limits=FrameLimits.of(wire.MAX_CONTROL_FRAME),
                     sleep=self._pause,
                 )
+            except Misconfigured as error:
+                _logger.warning("log 0x%s publishes no address: %s", self._log.log_id.hex(), error)
+            await self._pause(self._backoff.most)
 
     async def _until_superseded(self, epoch: Epoch, scope: trio.CancelScope) -> None:
         await self._log.next_after(epoch)

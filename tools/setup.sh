@@ -30,8 +30,10 @@ header=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])
 
 locks="requirements/dev.lock requirements/engine.lock"
 stamp=.venv/.locked
+fresh=
 if ! cat $locks pyproject.toml | cmp -s - "$stamp" 2>/dev/null; then
     [ -x .venv/bin/python ] || { say "making a virtual environment in .venv"; "$python" -m venv .venv; }
+    fresh=1
     say "installing $(cat $locks | grep -c '==') locked Python packages (about 700 MB, 1-3 minutes)"
     .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.lock
     VIRTUAL_ENV="$PWD/.venv" .venv/bin/uv pip sync -q --compile-bytecode --require-hashes $locks requirements/uv.lock
@@ -39,8 +41,9 @@ if ! cat $locks pyproject.toml | cmp -s - "$stamp" 2>/dev/null; then
     cat $locks pyproject.toml > "$stamp"
 fi
 if ! cmp -s package-lock.json node_modules/.locked 2>/dev/null; then
+    fresh=1
     say "installing the locked npm packages: compiler and development chain (about 250 MB)"
     tools/npm ci --silent --no-progress
     cp package-lock.json node_modules/.locked
 fi
-say "ready"
+[ -z "$fresh" ] || say "ready: $(du -shc .venv node_modules | tail -n 1 | cut -f 1) on disk"

@@ -6,9 +6,10 @@ that code and parameters are allowed through the same public delay as anywhere.
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
-from pinaivu.chain.anvil import AnvilProcess, catch_up, fund
+from pinaivu.chain.anvil import AnvilProcess, catch_up, find_anvil, fund
 from pinaivu.chain.calls import Calls
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployer import LOCAL, Powers, deploy_once, fill
@@ -35,7 +36,8 @@ class LocalChain:
         self.folder = folder
         genesis = int(time.time()) - _GENESIS_AGE_S
         folder.chain_state.parent.mkdir(parents=True, exist_ok=True)
-        self.process = AnvilProcess(folder.chain_state, port=port, genesis_s=genesis)
+        binary = find_anvil(tree=Path(__file__).parents[2])
+        self.process = AnvilProcess(folder.chain_state, port=port, genesis_s=genesis, binary=binary)
         self.rpc = HttpRpc(self.process.url)
         self.client: ChainClient
 

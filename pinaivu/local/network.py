@@ -90,9 +90,9 @@ class Network:
         self._say("gateway")
         self.start_gateway()
         self._say(f"{len(NODES)} nodes: engines loading, measuring what they can promise")
-        for name in NODES:
-            self.start_node(name)
-        self.await_market()
+        for number, name in enumerate(NODES, start=1):
+            self.start_node(name)  # one after the other: each measures itself undisturbed
+            self.await_market(number)
 
     def stop(self) -> None:
         """End everything, the last started first."""
@@ -224,11 +224,11 @@ class Network:
         path = self._write_config(name, config)
         self._child(name, "node", "--config", str(path)).start()
 
-    def await_market(self) -> None:
-        """Wait until every node's offer stands."""
+    def await_market(self, offers: int = len(NODES)) -> None:
+        """Wait until that many nodes' offers stand."""
         url = f"{self.log_url}/market"
         self.children["coordinator"].wait_until(
-            lambda: read_json(url)["models"].get(MODEL, 0) >= len(NODES), within_s=180
+            lambda: read_json(url)["models"].get(MODEL, 0) >= offers, within_s=180
         )
 
     def _write_config(self, name: str, config: dict[str, Any]) -> Path:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlmodel import Session, create_engine
 
@@ -34,6 +34,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._reading = engine.execution_options(reads_only=True)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -48,7 +49,7 @@ class Database:
     def read(self) -> Iterator[Session]:
         """A read-only view."""
         try:
-            with Session(self._engine, expire_on_commit=False) as session:
+            with Session(self._reading, expire_on_commit=False) as session:
                 yield session
         except SQLAlchemyError as error:
             raise StorageFailed(f"the database refused the read: {error}") from error
@@ -87,10 +88,17 @@ def _prepare_sqlite(engine: Engine) -> None:
         Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
 
     def configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # else a savepoint commits, and nothing is grouped
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
+    def begin(connection: Connection) -> None:
+        reads_only = connection.get_execution_options().get("reads_only")
+        # A writer waits for its turn at once: a reader that turns into one would be refused.
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
     event.listen(engine, "connect", configure)
+    event.listen(engine, "begin", begin)
 
 
 def _migrate(engine: Engine, service: str) -> None:

@@ -3,9 +3,11 @@
     async with open_writer(database) as writer:
         await writer.write(lambda session: session.add(row))
 
-A write that raises is undone alone; the others of its commit are carried out. When `write` returns,
-the transaction has been committed; when it raises `StorageFailed`, it may or may not have been:
-the caller must be able to repeat it or to stop.
+Writes are carried out in the order of their calls. A write that raises is undone alone; the others
+of its commit are carried out. When `write` returns, the transaction has been committed; when it
+raises `StorageFailed`, it may or may not have been: the caller must be able to repeat it or to
+stop. A writer opened with `crash_only` stops for it: the first failure of the database ends
+everything inside its block, and whoever opens the database again reads what is there.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +16,7 @@ from math import inf
 from typing import Any, Final, TypeVar
 
 import trio
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from pinaivu.store.database import Database, StorageFailed
@@ -47,6 +50,10 @@ class Writer:
         value: T = job.value
         return value
 
+    async def settled(self) -> None:
+        """Return once everything handed over before is durable."""
+        await self.write(lambda _session: None)
+
     async def read(self, action: Callable[[Session], T]) -> T:
         """Run a read in a worker thread, beside the writes."""
 
@@ -58,16 +65,20 @@ class Writer:
 
 
 @asynccontextmanager
-async def open_writer(database: Database) -> AsyncIterator[Writer]:
+async def open_writer(database: Database, *, crash_only: bool = False) -> AsyncIterator[Writer]:
     """Start the writing task; on leaving, all accepted writes are finished first."""
     send, receive = trio.open_memory_channel[_Write](inf)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_run, database, receive)
+        nursery.start_soon(_run, database, receive, crash_only)
         async with send:
             yield Writer(database, send)
 
 
-async def _run(database: Database, receive: "trio.MemoryReceiveChannel[_Write]") -> None:
+async def _run(
+    database: Database,
+    receive: "trio.MemoryReceiveChannel[_Write]",
+    crash_only: bool,  # noqa: FBT001 - a task's argument
+) -> None:
     async for first in receive:
         jobs = [first]
         while len(jobs) < _MOST_AT_ONCE:
@@ -79,6 +90,9 @@ async def _run(database: Database, receive: "trio.MemoryReceiveChannel[_Write]")
             await trio.to_thread.run_sync(_commit, database, jobs)
         for job in jobs:
             job.done.set()
+        failures = [job.error for job in jobs if isinstance(job.error, StorageFailed)]
+        if failures and crash_only:
+            raise failures[0]
 
 
 def _commit(database: Database, jobs: list[_Write]) -> None:
@@ -96,5 +110,7 @@ def _apply(session: Session, job: _Write) -> None:
     try:
         with session.begin_nested():
             job.value = job.action(session)
+    except SQLAlchemyError as error:
+        job.error = StorageFailed(f"the database refused the write: {error}")
     except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
         job.error = error

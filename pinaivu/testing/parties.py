@@ -1,7 +1,7 @@
 """Who takes part in a made-up network, with keys that follow from a random source."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from eth_hash.auto import keccak
@@ -101,7 +101,7 @@ def make_epoch(
     """A boot: fresh keys, a manifest, and the document that `attest` gives for it."""
     key, peer, note_secret = SecretKey.generate(random), SecretKey.generate(random), random(32)
     rules = parameters or local_development_parameters("http://127.0.0.1:8545")
-    contracts = {
+    contracts: dict[str, Any] = {
         name: random(20)
         for name in ("receipt_log", "enclave_registry", "node_registry", "model_registry")
     }

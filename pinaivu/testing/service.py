@@ -39,6 +39,7 @@ class Leg:
 
     turn: Turn
     award: Signed[Award]
+    node: bytes
     start: int
     stop: int
     failure: Signed[Failure] | None = None
@@ -115,7 +116,7 @@ class Player:
             return
         award = Signed.by(self._epoch.key, self._parties.domain, self._award(cleared))
         start = done.legs[-1].stop if done.legs else 0
-        leg = Leg(turn, award, start, self._stop(turn, start))
+        leg = Leg(turn, award, cleared.entrant.row.node, start, self._stop(turn, start))
         if turn in (Turn.REFUSED, Turn.BROKEN, Turn.BROKEN_SIGNED):
             leg.failure = self._failure(leg)
         if turn not in (Turn.REFUSED, Turn.BROKEN, Turn.UNSIGNED):
@@ -214,7 +215,7 @@ class Player:
             finished_ms=now_ms,
             audit_commitment=_ZERO,
         )
-        key = next(n.key for n in self._parties.nodes if n.key.address == award.node)
+        key = next(n.key for n in self._parties.nodes if n.key.address == leg.node)
         return Signed.by(key, self._parties.domain, completion)
 
     def _salt(self, position: int) -> bytes:

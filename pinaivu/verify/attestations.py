@@ -40,7 +40,7 @@ class Attestations:
         `anchored_ms` is the block time of its registration; None leaves its own time unbounded.
         Raises `pinaivu.attestation.AttestationRefused`.
         """
-        key = (h(epoch.document), epoch.manifest.digest(), anchored_ms, accepts_simulated)
+        key = (h(epoch.document), epoch.manifest_digest, anchored_ms, accepts_simulated)
         found = self._known.get(key)
         if found is None:
             found = _check(epoch, anchored_ms, accepts_simulated=accepts_simulated)

@@ -127,12 +127,11 @@ class Case(Struct, frozen=True, kw_only=True, dict=True):
 
     def keys(self, number: int) -> CheckpointKeys:
         """An epoch's signing and note key, as its manifest has them."""
-        manifest = self.epoch(number).manifest
-        return CheckpointKeys(manifest.signing_key, manifest.note_key)
+        return self.epoch(number).keys
 
     def signer(self, number: int) -> bytes:
         """The address an epoch signs with, by its manifest."""
-        return self.keys(number).signer
+        return self.epoch(number).signer
 
     @cached_property
     def work(self) -> tuple[Work, ...]:

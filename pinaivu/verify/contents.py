@@ -9,10 +9,12 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from functools import cached_property
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from pinaivu.checkpoints import CheckpointKeys
 from pinaivu.encoding import from_hex, jcs
 from pinaivu.errors import InvalidEncoding
 from pinaivu.manifest import Manifest, Parameters
@@ -73,7 +75,7 @@ class BatchPart(Struct, frozen=True, kw_only=True):
     statements: tuple[StatementPart, ...]
 
 
-class EpochPart(Struct, frozen=True, kw_only=True):
+class EpochPart(Struct, frozen=True, kw_only=True, dict=True):
     """What an epoch was started with."""
 
     number: int
@@ -81,6 +83,26 @@ class EpochPart(Struct, frozen=True, kw_only=True):
     parameters: Parameters
     document: bytes
     verdicts: tuple[Signed[Verdict], ...]
+
+    @cached_property
+    def manifest_digest(self) -> bytes:
+        """The manifest's digest."""
+        return self.manifest.digest()
+
+    @cached_property
+    def parameters_digest(self) -> bytes:
+        """The parameters' digest."""
+        return self.parameters.digest()
+
+    @cached_property
+    def keys(self) -> CheckpointKeys:
+        """The keys that the manifest names for signing and for notes."""
+        return CheckpointKeys(self.manifest.signing_key, self.manifest.note_key)
+
+    @cached_property
+    def signer(self) -> bytes:
+        """The address the epoch signs with."""
+        return self.keys.signer
 
 
 class HolderPart(Struct, frozen=True, kw_only=True):

@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from pinaivu.keys import address_of_point, point_of_compressed
 from pinaivu.merkle.hashing import leaf_hash
 from pinaivu.merkle.proofs import verify_inclusion
 from pinaivu.verify.attestations import Attested
@@ -35,7 +34,7 @@ def attested(case: Case) -> Finding:
     own, receipt = case.epoch(case.receipt.epoch), case.receipt
     require_equal(receipt.measurement, found[own.number].measurement, "the receipt's measurement")
     require_equal(
-        receipt.parameters_digest, own.parameters.digest(), "the receipt's parameters digest"
+        receipt.parameters_digest, own.parameters_digest, "the receipt's parameters digest"
     )
     if any(part.verdicts for part in case.contents.epochs):
         raise Lacks("the bundle holds verdicts of a quorum, which this version does not read")
@@ -96,7 +95,7 @@ def _require_named_epochs(case: Case) -> None:
 def _attested(case: Case, part: EpochPart) -> Attested:
     manifest, fact = part.manifest, None
     require_equal(
-        part.parameters.digest(), manifest.parameters_digest, f"epoch {part.number}'s parameters"
+        part.parameters_digest, manifest.parameters_digest, f"epoch {part.number}'s parameters"
     )
     if case.chain is not None:
         fact = _registered(case.chain, case.receipt.log_id, part.number)
@@ -112,7 +111,7 @@ def _attested(case: Case, part: EpochPart) -> Attested:
 
 
 def _require_pair_allowed(document: Attested, part: EpochPart, fact: EpochFact) -> None:
-    pair = (document.measurement, part.parameters.digest())
+    pair = (document.measurement, part.parameters_digest)
     require_equal(pair, (fact.measurement, fact.parameters_digest), "the registered code")
     revoked = fact.pair_revoked_at_ms and fact.pair_revoked_at_ms <= fact.activated_at_ms
     allowed = fact.pair_allowed_from_ms <= fact.activated_at_ms and not revoked
@@ -132,7 +131,7 @@ def _require_epoch_leaf(case: Case, leaf: EpochLeaf, epoch: int) -> None:
     )
     if epoch in case.epochs:
         case.require_signed(leaf.signed, case.signer(epoch), "an epoch's start")
-        digest = case.epoch(epoch).manifest.digest()
+        digest = case.epoch(epoch).manifest_digest
         require_equal(start.manifest_digest, digest, f"epoch {epoch}'s manifest digest")
 
 
@@ -172,10 +171,9 @@ def _registered(chain: ChainFacts, log_id: bytes, epoch: int) -> EpochFact:
 
 
 def _require_registered(chain: ChainFacts, log_id: bytes, part: EpochPart) -> None:
-    fact, manifest = _registered(chain, log_id, part.number), part.manifest
-    key = address_of_point(point_of_compressed(manifest.signing_key))
-    require_equal(key, fact.key, f"epoch {part.number}'s key")
-    require_equal(manifest.digest(), fact.manifest_digest, f"epoch {part.number}'s manifest")
+    fact = _registered(chain, log_id, part.number)
+    require_equal(part.signer, fact.key, f"epoch {part.number}'s key")
+    require_equal(part.manifest_digest, fact.manifest_digest, f"epoch {part.number}'s manifest")
 
 
 def _require_in_force(fact: EpochFact, at_ms: int) -> None:

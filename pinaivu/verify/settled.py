@@ -61,7 +61,7 @@ def credited(case: Case) -> Finding:
     fact = case.chain.settlement(batch.log_id, batch.sequence)
     if fact is None:
         raise Lacks(f"batch {batch.sequence} is not settled on chain yet")
-    _require_settled(case, part, fact)
+    require_settled(batch, case.digest(part.batch), fact)
     rows = unpack_rows(batch.credits)
     paid = {
         work.segment.node: _require_earned(case.chain, work.segment.node, rows, fact)
@@ -134,10 +134,10 @@ def _require_balanced(
     require(fees <= batch.fees, "the receipt's fees are above the batch's")
 
 
-def _require_settled(case: Case, part: BatchPart, fact: SettlementFact) -> None:
-    batch = part.batch.message
+def require_settled(batch: Batch, batch_digest: bytes, fact: SettlementFact) -> None:
+    """Raise `Refuted` unless the chain's events are of this batch and its sums."""
     found = (fact.batch_digest, fact.prev_size, fact.new_size, fact.new_root)
-    due = (case.digest(part.batch), batch.prev_size, batch.new_size, batch.new_root)
+    due = (batch_digest, batch.prev_size, batch.new_size, batch.new_root)
     require_equal(found, due, "what the chain settled under this sequence")
     debits = sum(unpack_rows(batch.debits).values())
     require_equal(fact.due, debits, "what was due on chain")

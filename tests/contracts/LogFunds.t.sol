@@ -53,9 +53,9 @@ contract LogFundsTest is Network {
         vm.expectEmit(address(settlement));
         emit ILogFunds.ReserveWithdrawalRequested(logId, 80, availableAt);
         settlement.requestReserveWithdrawal(logId, 80);
-        (uint96 requested, uint40 at) = settlement.reserveRequestOf(logId);
+        (uint96 requested, uint40 from) = settlement.reserveRequestOf(logId);
         eq(requested, 80);
-        eq(at, availableAt);
+        eq(from, availableAt);
         vm.warp(availableAt - 1);
         reverts(abi.encodeWithSelector(ISettlementErrors.TooEarly.selector, availableAt, availableAt - 1));
         settlement.withdrawReserve(logId, BERT);

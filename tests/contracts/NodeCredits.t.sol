@@ -117,13 +117,10 @@ contract NodeCreditsTest is Network {
     function _fill() private {
         delete leaves;
         delete anchor;
-        (node1, wallet1) = registerNode(0x11);
-        (node2, wallet2) = registerNode(0x22);
+        (node1, wallet1) = registerNode(1);
+        (node2, wallet2) = registerNode(2);
         depositAndAssign(ANNA, 1_000);
-        bytes memory credits = node1 < node2
-            ? bytes.concat(row(node1, 300), row(node2, 200))
-            : bytes.concat(row(node2, 200), row(node1, 300));
-        settle(nextBatch(row(ANNA, 500), credits, 0));
+        settle(nextBatch(row(ANNA, 500), bytes.concat(row(node1, 300), row(node2, 200)), 0));
     }
 
     function _list(address a, address b, address c) private pure returns (address[] memory nodes) {

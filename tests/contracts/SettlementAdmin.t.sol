@@ -52,13 +52,6 @@ contract SettlementAdminTest is Network {
         _refusedTimes(times);
     }
 
-    function test_TheEnclaveRegistrysDelayIsAnAdminDelayToo() external {
-        ISettlement.Times memory times = standardTimes();
-        times.adminDelay += 1;
-        reverts(abi.encodeWithSelector(ISettlement.WrongWiring.selector, address(enclaveRegistry)));
-        this.construct(config(EVERYTHING_PPM, times));
-    }
-
     function test_ContractsOfAnotherDeploymentAreRefused() external {
         // The contracts in place were made for the present Settlement, so a second one must refuse them.
         reverts(abi.encodeWithSelector(ISettlement.WrongWiring.selector, address(receiptLog)));
@@ -89,6 +82,9 @@ contract SettlementAdminTest is Network {
         mixed = _copy(wanted);
         mixed.gatewayRegistry = IGatewayRegistry(gateways);
         _refusedWiring(mixed, gateways);
+        mixed = _copy(wanted);
+        mixed.times.adminDelay += 1; // the registry's own delay must not be shorter
+        _refusedWiring(mixed, address(wanted.enclaveRegistry));
         eq(create(SETTLEMENT, abi.encode(wanted)), future);
     }
 
@@ -154,7 +150,7 @@ contract SettlementAdminTest is Network {
         bytes32 key = vm.load(address(enclaveRegistry), _slot(1, _slot(logId, 3)));
         eq(address(uint160(uint256(key))), vm.addr(ENCLAVE_KEY));
         eq(vm.load(address(enclaveRegistry), _slot(1, bytes32(uint256(4)))), MEASUREMENT);
-        (address node, address wallet) = registerNode(0x77);
+        (address node, address wallet) = registerNode(3);
         bytes32 payout = vm.load(address(nodeRegistry), _slot(uint160(node), bytes32(uint256(2))));
         eq(address(uint160(uint256(payout))), wallet);
     }

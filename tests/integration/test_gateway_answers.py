@@ -6,7 +6,9 @@ from pinaivu.codes import JobKind, Outcome, Reason, Status
 from pinaivu.commitments import Salts, request_commitment, request_digest, response_commitment
 from pinaivu.commitments import response_digest as digest_of
 from pinaivu.openai import canonical_choices
-from tests.integration.gateway_support import PRICE_OUT, RATIO_PPM, network, request, speaks
+from tests.integration.gateway_support import network, request
+from tests.integration.scripted_node import Work, speaks
+from tests.unit.gateway_facts import PRICE, RATIO_PPM, model
 
 STORY = "The keeper's lamp isn't lit, and they've seen 12 ships pass; we'll wait. " * 6
 
@@ -25,8 +27,8 @@ async def test_answer_without_streaming_is_whole_and_receipted(tmp_path: Path) -
             segment.prompt_billed,
             segment.output_billed,
         )
-        price_in = PRICE_OUT * RATIO_PPM // 10**6
-        cost = segment.prompt_billed * price_in + segment.output_billed * PRICE_OUT
+        price_in = PRICE * RATIO_PPM // 10**6
+        cost = segment.prompt_billed * price_in + segment.output_billed * PRICE
         assert receipt.total == -(-cost // 10**6) > 0
         assert answer.model_extra["request_id"] == answer.id.removeprefix("chatcmpl-")
 
@@ -63,10 +65,8 @@ async def test_long_stream_is_acknowledged_window_by_window(tmp_path: Path) -> N
     """A node that never runs a window ahead gets every acknowledgement it waits for."""
     tokens: list[int] = []
 
-    async def careful(work) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        from tests.integration.gateway_support import served_model  # noqa: PLC0415
-
-        counter = served_model().tokenizer.stream()
+    async def careful(work: Work) -> None:
+        counter = model().tokenizer.stream()
         for word in STORY.split(" ")[:-1]:
             while counter.count - work.acks.tokens >= 32:
                 await work.take()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import openai
 import pytest
@@ -13,15 +14,8 @@ from pinaivu.codes import Finish, Outcome, Reason, Status
 from pinaivu.keys import SecretKey
 from pinaivu.messages import Delivery, Receipt
 from pinaivu.p2p import wire
-from tests.integration.gateway_support import (
-    Network,
-    Script,
-    Work,
-    in_thread,
-    network,
-    request,
-    speaks,
-)
+from tests.integration.gateway_support import Network, in_thread, network, request
+from tests.integration.scripted_node import Script, Work, speaks
 
 LETTERS = "abcdefghij" * 8
 
@@ -317,8 +311,6 @@ def _text(chunks: list[Any]) -> str:
 
 
 def _raw_stream(net: Network, **body: Any) -> str:
-    import httpx  # noqa: PLC0415
-
     headers = {"authorization": f"Bearer {net.secret}"}
     answer = httpx.post(
         f"{net.url}/v1/chat/completions",

@@ -1,9 +1,11 @@
 """What survives the gateway's own end: deliveries, jobs without one, and money.
 
-The gateway's tasks are cancelled in mid-air here, which leaves on disk what a killed process leaves.
+The gateway's tasks are cancelled in mid-air here: on disk is then what a killed process leaves.
 """
 
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 from sqlmodel import select
@@ -14,18 +16,12 @@ from pinaivu.p2p import wire
 from pinaivu.store.database import open_database
 from pinaivu.store.gateway import AttemptRow, OutboxRow, ReceiptRow, RequestRow
 from pinaivu.typed_data import signed_from_bytes
-from tests.integration.gateway_support import (
-    Keys,
-    Network,
-    Work,
-    in_thread,
-    network,
-    request,
-    scripted_coordinator,
-    speaks,
-)
+from tests.integration.gateway_support import Network, in_thread, network, request
 from tests.integration.p2p_support import PATIENCE, until
+from tests.integration.scripted_coordinator import Keys, scripted_coordinator
+from tests.integration.scripted_node import Work, speaks
 
+T = TypeVar("T")
 LETTERS = "abcdefghij" * 12
 
 
@@ -48,9 +44,7 @@ async def test_delivery_is_sent_again_after_a_restart(tmp_path: Path) -> None:
     keys = Keys()
     async with scripted_coordinator(keys) as coordinator:
         coordinator[0].receipts_flow = trio.Event()
-        async with network(
-            tmp_path, speaks("Kept."), keys=keys, coordinator=coordinator
-        ) as net:
+        async with network(tmp_path, speaks("Kept."), keys=keys, coordinator=coordinator) as net:
             await net.complete()
             await until(lambda: net.gateway.outbox.waiting == 1)
             url = net.database
@@ -142,8 +136,6 @@ async def _begin(net: Network) -> None:
             answer.read()
 
     async def ask() -> None:
-        from contextlib import suppress  # noqa: PLC0415
-
         with suppress(Exception):
             await in_thread(post)
 
@@ -156,7 +148,7 @@ def _kill(net: Network) -> None:
     net.gateway.desk.nursery.cancel_scope.cancel()
 
 
-def _rows(url: str, table: type) -> list:  # type: ignore[type-arg]
+def _rows(url: str, table: type[T]) -> list[T]:
     database = open_database(url, "gateway")
     with database.read() as session:
         rows = list(session.exec(select(table)).all())

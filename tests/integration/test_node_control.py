@@ -158,6 +158,18 @@ async def test_a_restarted_coordinator_with_new_keys_is_found(tmp_path: Path) ->
             assert "active is 2" in last.detail
 
 
+async def test_an_address_that_is_none_does_not_end_the_node(tmp_path: Path) -> None:
+    """The log's host may publish anything; the next answer may be better."""
+    async with place(tmp_path) as here:
+        right = here.directory.published
+        here.directory.published = n.published(address="/ip4/nowhere/tcp/x")
+        async with here.node():
+            await here.directory.read_times(2)
+            assert here.coordinator.hellos.items == []
+            here.directory.published = right
+            await here.coordinator.offers.reach(1)
+
+
 async def test_receipts_are_kept_if_the_log_signed_them(tmp_path: Path) -> None:
     """They add up to what the node has earned."""
     async with place(tmp_path) as here, here.node() as node:

@@ -1,17 +1,21 @@
 """Orders over real streams: the happy path, every way to stop, and what never happens twice."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import trio
 
+from node.journal import Journal
 from pinaivu.codes import Finish, Reason
 from pinaivu.commitments import response_commitment, response_digest, segment_commitment
 from pinaivu.messages import Completion
 from pinaivu.p2p import wire
+from pinaivu.store.database import StorageFailed
 from pinaivu.typed_data import signed_from_bytes
 from tests.integration.node_peers import Conversation, Place, Step, place, text_in
+from tests.integration.p2p_support import until
 from tests.unit import node_support as n
 
 LONG = " ".join(f"ship {number}" for number in range(60))
@@ -115,6 +119,18 @@ async def test_nothing_follows_the_first_frame_without_preimage_1(tmp_path: Path
             assert (last.reason, last.completion) == (Reason.PROTOCOL_VIOLATION, None)
             assert _count([first]) <= 32 + 5
         assert here.coordinator.completions.items == []
+
+
+async def test_not_even_the_end_follows_without_preimage_1(tmp_path: Path) -> None:
+    """An answer that fits into one frame is not completed on trust either."""
+    async with place(tmp_path) as here:
+        here.ack_timeout_s = 0.3
+        here.engine.script = [[event for batch in n.answer_events("Yes") for event in batch]]
+        async with here.node():
+            talk = await here.gateway.dispatch(here.job(), await here.offered())
+            assert text_in([await talk.next()]) == "Yes "
+            last = _refusal(await talk.next())
+            assert (last.reason, last.completion) == (Reason.PROTOCOL_VIOLATION, None)
 
 
 async def test_the_node_never_runs_more_than_a_window_ahead(tmp_path: Path) -> None:
@@ -349,3 +365,69 @@ async def test_stopping_signs_what_still_runs(tmp_path: Path) -> None:
         assert here.coordinator.offers.items[-1].message.slots == 0
         (signed,) = await here.coordinator.completions.reach(1)
         assert signed.message == _completion(last, talk)
+
+
+async def test_stopping_lets_work_finish_in_time(tmp_path: Path) -> None:
+    """Within the bound, an order that is under way is answered whole; a new one is refused."""
+    async with place(tmp_path) as here:
+        gate = trio.Event()
+        async with here.node(drain_s=20.0) as node:
+            talk = await _begun(here, gate, *n.answer_events("It is lit")[3:])
+            late = await here.gateway.stream()
+            node.executor._draining = True
+            job = here.job()
+            late.send(wire.encode(job.dispatch(job.award(await here.offered()))))
+            with trio.fail_after(20):
+                last = wire.read_work_up(await late.receive())
+            assert _refusal(last).reason == Reason.REFUSED_CAPACITY
+            gate.set()
+        frame = await talk.next()
+        while isinstance(frame, wire.Chunk):
+            frame = await talk.next()
+        assert isinstance(frame, wire.End)
+        assert _completion(frame, talk).finish == Finish.STOP
+
+
+async def test_a_lost_gateway_is_dialed_again(tmp_path: Path) -> None:
+    """New ready streams are laid as soon as the connection is back."""
+    async with place(tmp_path) as here, here.node():
+        offer = await here.offered()
+        await here.gateway.stream()
+        here.gateway.host.drop(n.peer_of(n.NODE_PEER), "a test")
+        await until(lambda: not here.gateway.pool.count(n.peer_of(n.NODE_PEER)))
+        talk = await here.gateway.dispatch(here.job(), offer)
+        assert isinstance((await talk.rest())[-1], wire.End)
+
+
+class FailingJournal:
+    """A journal whose disk is full, before the work or after it."""
+
+    def __init__(self, real: Journal, failing: str) -> None:
+        self._real = real
+        self._failing = failing
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._failing:
+            return self._fail
+        return getattr(self._real, name)
+
+    async def _fail(self, *_: object) -> None:
+        raise StorageFailed("the disk is full")
+
+
+@pytest.mark.parametrize(("failing", "asked"), [("use", 0), ("complete", 1)])
+async def test_without_a_journal_nothing_is_run_or_claimed(
+    tmp_path: Path, failing: str, asked: int
+) -> None:
+    """What can't be kept is not done, and what can't be kept is not sent."""
+    async with place(tmp_path) as here, here.node() as node:
+        offer = await here.offered()
+        real = node.journal
+        node.executor._journal = FailingJournal(real, failing)  # type: ignore[assignment]
+        frames = await (await here.gateway.dispatch(here.job(), offer)).rest()
+        assert _refusal(frames[-1]).completion is None
+        assert "journal" in _refusal(frames[-1]).detail
+        assert len(here.engine.requests.items) == asked
+        node.executor._journal = real
+        frames = await (await here.gateway.dispatch(here.job(), offer)).rest()
+        assert isinstance(frames[-1], wire.End), "the slot was given back"

@@ -1,9 +1,9 @@
+# ruff: noqa: D102 - doubles implement methods that are documented where they belong
 """Keys, grants and quotas against a real database."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import msgspec
@@ -28,12 +28,24 @@ from pinaivu.store.gateway_keys import (
 )
 from pinaivu.store.writer import open_writer
 from pinaivu.typed_data import Signed
-from tests.unit.gateway_facts import DOMAIN, GATEWAY, LOG, MODEL, NOW, OTHER, PAYER, grant
+from tests.unit.gateway_facts import (
+    DOMAIN,
+    GATEWAY,
+    LOG,
+    MODEL,
+    NOW,
+    OTHER,
+    PAYER,
+    Drawn,
+    grant,
+)
 
 HOLDER = Holder("key-1", PAYER.address, daily_tokens=100, daily_units=50)
 
 
 class Clock:
+    """A clock the test sets."""
+
     def __init__(self) -> None:
         self.ms = NOW
 
@@ -51,9 +63,7 @@ async def access(folder: Path) -> AsyncGenerator[tuple[Access, Database, Ledger,
 
 
 def new_key(database: Database, **more: Any) -> str:
-    made = create_key(
-        database, payer=PAYER.address, label="l", random=Random(7).randbytes, now_ms=NOW, **more
-    )
+    made = create_key(database, payer=PAYER.address, label="l", random=Drawn(), now_ms=NOW, **more)
     return made.secret
 
 
@@ -79,8 +89,8 @@ async def test_key_is_shown_once_and_stored_as_a_hash(tmp_path: Path) -> None:
         assert (holder.payer, holder.daily_tokens, holder.daily_units) == (PAYER.address, 5, None)
         (info,) = list_keys(database)
         assert info.shown.removesuffix("…") in secret
-        for path in tmp_path.iterdir():
-            assert secret.encode() not in path.read_bytes()
+    for path in tmp_path.iterdir():  # noqa: ASYNC240 - a few kilobytes
+        assert secret.encode() not in path.read_bytes()
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "sk-pnv-x"])

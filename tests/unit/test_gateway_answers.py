@@ -1,7 +1,7 @@
 """The answer as the client gets it: nothing looks whole before it is."""
 
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -115,7 +115,7 @@ def test_whole_body_has_counts_logprobs_and_request_id() -> None:
     found.flush()
     found.finish(2)
     assert found.body
-    (choice,) = found.body["choices"]  # type: ignore[misc]
+    (choice,) = cast("list[Any]", found.body["choices"])
     assert choice["message"] == {"role": "assistant", "content": "Hi!", "refusal": None}
     assert len(choice["logprobs"]["content"]) == 2
     assert found.body["request_id"] == "id-1"

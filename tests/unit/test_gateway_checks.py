@@ -86,8 +86,8 @@ def test_awards_node_is_one_the_caller_admits(listed: dict[str, Any], *, allowed
 def test_award_above_a_limit_is_refused_even_in_ratio() -> None:
     with pytest.raises(CoordinatorFault, match="output price"):
         check(award_for(draft(), price_out=1_000_004, price_in=250_001))
+    found = draft(pinaivu={"max_price_in": 99_999})
     with pytest.raises(CoordinatorFault, match="input price"):
-        found = draft(pinaivu={"max_price_in": 99_999})
         check(award_for(found), draft=found)
 
 

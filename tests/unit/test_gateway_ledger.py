@@ -1,3 +1,4 @@
+# ruff: noqa: D102 - doubles implement methods that are documented where they belong
 """Durable writes, each with its fault pair: failed and not kept, failed and kept nevertheless."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -19,17 +20,17 @@ JOB = (1).to_bytes(16)
 
 
 class FaultyDatabase(Database):
-    """Fails the next commit, before or after it has happened."""
+    """Fails the next transaction, before it begins or after it is committed."""
 
     fault = ""
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         fault, self.fault = self.fault, ""
+        if fault == "not kept":
+            raise StorageFailed("as told, before anything was written")
         with super().begin() as session:
             yield session
-            if fault == "not kept":
-                raise StorageFailed("as told, before the commit")
         if fault == "kept":
             raise StorageFailed("as told, after the commit")
 
@@ -55,23 +56,6 @@ def receipt() -> ReceiptRow:
 Write = Callable[[Ledger], Awaitable[None]]
 Found = Callable[[Ledger], Awaitable[Any]]
 
-STEPS: list[tuple[str, Write, Found]] = [
-    ("open", lambda ledger: ledger.open(request_row(1, tokens=9)), lambda ledger: state(ledger)),
-    ("award", lambda ledger: ledger.award(attempt(acks_ceiling=4)), lambda ledger: awards(ledger)),
-    ("ceiling", lambda ledger: ledger.raise_ceiling(b"a", 36), lambda ledger: awards(ledger)),
-    ("fail", lambda ledger: ledger.fail(attempt(), b"failure"), lambda ledger: awards(ledger)),
-    (
-        "conclude",
-        lambda ledger: ledger.conclude(conclusion(1, completions={b"a": b"c"})),
-        lambda ledger: state(ledger),
-    ),
-    (
-        "receipt",
-        lambda ledger: ledger.receipt(receipt(), (9, 4), 11),
-        lambda ledger: state(ledger),
-    ),
-]
-
 
 async def state(found: Ledger) -> Any:
     row, queued = await found.request(JOB), await found.queued(JOB)
@@ -82,6 +66,24 @@ async def state(found: Ledger) -> Any:
 async def awards(found: Ledger) -> Any:
     rows = await found.attempts(JOB)
     return [(row.rank, row.acks_ceiling, row.failure, row.completion) for row in rows]
+
+
+STEPS: list[tuple[str, Write, Found]] = [
+    ("open", lambda ledger: ledger.open(request_row(1, tokens=9)), state),
+    ("award", lambda ledger: ledger.award(attempt(acks_ceiling=4)), awards),
+    ("ceiling", lambda ledger: ledger.raise_ceiling(b"a", 36), awards),
+    ("fail", lambda ledger: ledger.fail(attempt(), b"failure"), awards),
+    (
+        "conclude",
+        lambda ledger: ledger.conclude(conclusion(1, completions={b"a": b"c"})),
+        state,
+    ),
+    (
+        "receipt",
+        lambda ledger: ledger.receipt(receipt(), (9, 4), 11),
+        state,
+    ),
+]
 
 
 @pytest.mark.parametrize("fault", ["not kept", "kept"])

@@ -1,3 +1,4 @@
+# ruff: noqa: D102 - doubles implement methods that are documented where they belong
 """One attempt, frame by frame: when what is acknowledged, and when an attempt has failed."""
 
 from collections.abc import AsyncGenerator, Callable
@@ -165,7 +166,9 @@ REASONS: list[tuple[str, bytes | None, Reason]] = [
 ]
 
 
-@pytest.mark.parametrize(("payload", "reason"), [r[1:] for r in REASONS], ids=[r[0] for r in REASONS])
+@pytest.mark.parametrize(
+    ("payload", "reason"), [r[1:] for r in REASONS], ids=[r[0] for r in REASONS]
+)
 async def test_failed_attempts_have_their_reason(
     autojump_clock: trio.testing.MockClock,  # noqa: ARG001
     payload: bytes | None,

@@ -103,6 +103,14 @@ async def test_a_manifest_of_elsewhere_is_refused(field: str) -> None:
         await stand.log.refresh()
 
 
+async def test_a_key_other_than_the_activated_one_is_refused() -> None:
+    """The chain holds key and manifest apart; they must fit."""
+    stand = Stand()
+    stand.chain.epochs[1] = n.epoch_record(1, n.manifest(), n.STRANGER)
+    with pytest.raises(DirectoryWrong, match="signing key"):
+        await stand.log.refresh()
+
+
 async def test_parameters_that_were_never_allowed_are_refused() -> None:
     """Even if manifest and directory agree about them."""
     stand = Stand()

@@ -11,18 +11,11 @@ import {IReceiptLog} from "../../../contracts/interfaces/IReceiptLog.sol";
 import {ISettlement} from "../../../contracts/interfaces/ISettlement.sol";
 import {Batch, TypedData, Verdict} from "../../../contracts/libraries/TypedData.sol";
 import {IMintable} from "./IMintable.sol";
+import {Peer, Peers} from "./Peers.sol";
 import {ReferenceTree} from "./ReferenceTree.sol";
 import {Test} from "./Test.sol";
-import {Vm} from "./Vm.sol";
 
 import {IAccessManager} from "@openzeppelin/contracts/access/manager/IAccessManager.sol";
-
-/// @dev Hashes a batch, which the library takes from calldata.
-contract Hasher {
-    function digest(bytes32 separator, Batch calldata batch) external pure returns (bytes32) {
-        return TypedData.digest(separator, TypedData.hash(batch));
-    }
-}
 
 /// @dev The whole deployment with one log in its first epoch, and what an enclave and the parties do.
 abstract contract Network is Test {
@@ -67,7 +60,6 @@ abstract contract Network is Test {
     IAttestationVerifier internal verifier;
     IEnclaveRegistry internal enclaveRegistry;
     ISettlement internal settlement;
-    Hasher internal hasher;
 
     bytes32 internal logId;
     bytes32[] internal leaves;
@@ -82,7 +74,6 @@ abstract contract Network is Test {
     function deploy(IMintable token_, uint32 debitLimitPpm) internal {
         vm.warp(1_800_000_000);
         vm.roll(1_000);
-        hasher = new Hasher();
         token = token_;
         deployContracts(debitLimitPpm, standardTimes());
         _grantRoles();
@@ -171,24 +162,23 @@ abstract contract Network is Test {
         return signature(SIMULATOR_KEY, TypedData.digest(separator, TypedData.hash(verdict)));
     }
 
-    /// @dev Registers `nodeKey` with a payout wallet of its own and returns both addresses.
-    function registerNode(uint256 nodeKey) internal returns (address node, address wallet) {
-        node = vm.addr(nodeKey);
-        wallet = address(uint160(0xbeef00 + nodeKey));
-        Vm.Wallet memory peer = vm.createWallet(nodeKey + 1_000_000);
+    /// @dev Registers node number `number` with a payout wallet of its own and returns both addresses.
+    function registerNode(uint256 number) internal returns (address node, address wallet) {
+        node = address(uint160(0x10de00 + number));
+        wallet = address(uint160(0xbeef00 + number));
+        Peer memory peer = Peers.get(number);
         bytes memory binding = bindingSignature(peer, node, 2);
         vm.prank(node);
-        nodeRegistry.register(wallet, bytes32(peer.publicKeyX), bytes32(peer.publicKeyY), binding);
+        nodeRegistry.register(wallet, peer.x, peer.y, binding);
     }
 
-    function bindingSignature(Vm.Wallet memory peer, address owner, uint8 role)
+    function bindingSignature(Peer memory peer, address owner, uint8 role)
         internal
         view
         returns (bytes memory)
     {
-        bytes32 structHash =
-            TypedData.hashPeerBinding(owner, role, bytes32(peer.publicKeyX), bytes32(peer.publicKeyY));
-        return signature(peer.privateKey, TypedData.digest(settlement.domainSeparator(), structHash));
+        bytes32 structHash = TypedData.hashPeerBinding(owner, role, peer.x, peer.y);
+        return signature(peer.key, TypedData.digest(settlement.domainSeparator(), structHash));
     }
 
     /// @dev Gives `payer` money and deposits it.
@@ -238,8 +228,25 @@ abstract contract Network is Test {
         batch.credits = credits;
     }
 
+    /// @dev Word by word, as the specification reads, and not with the library under test.
     function digestOf(Batch memory batch) internal view returns (bytes32) {
-        return hasher.digest(settlement.domainSeparator(), batch);
+        bytes32[13] memory words = [
+            TypedData.BATCH_TYPEHASH,
+            batch.logId,
+            bytes32(uint256(batch.epoch)),
+            bytes32(uint256(batch.sequence)),
+            bytes32(uint256(batch.prevSize)),
+            bytes32(uint256(batch.newSize)),
+            batch.prevRoot,
+            batch.newRoot,
+            bytes32(uint256(batch.parties)),
+            batch.statementRoot,
+            bytes32(uint256(batch.fees)),
+            bytes32(uint256(batch.timeMs)),
+            keccak256(batch.debits)
+        ];
+        bytes32 structHash = keccak256(bytes.concat(abi.encode(words), keccak256(batch.credits)));
+        return TypedData.digest(settlement.domainSeparator(), structHash);
     }
 
     function lastAnchor() internal view returns (ILogAnchors.LastAnchor memory) {

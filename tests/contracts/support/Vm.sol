@@ -3,25 +3,10 @@ pragma solidity 0.8.37;
 
 /// @dev The cheatcodes of the test runner that these tests use.
 interface Vm {
-    struct Wallet {
-        address addr;
-        uint256 publicKeyX;
-        uint256 publicKeyY;
-        uint256 privateKey;
-    }
-
-    struct Log {
-        bytes32[] topics;
-        bytes data;
-        address emitter;
-    }
-
     function addr(uint256 privateKey) external pure returns (address);
     function assume(bool condition) external pure;
     function chainId(uint256 newChainId) external;
     function computeCreateAddress(address deployer, uint256 nonce) external pure returns (address);
-    function createWallet(uint256 privateKey) external returns (Wallet memory);
-    function deployCode(string calldata artifact, bytes calldata arguments) external returns (address);
     function expectEmit(address emitter) external;
     function expectRevert(bytes calldata revertData) external;
     function getNonce(address account) external view returns (uint64);

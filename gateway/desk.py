@@ -1,0 +1,31 @@
+"""What all requests of one gateway share: its identity, its parts, its clock."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from gateway.access import Access
+from gateway.config import Limits
+from gateway.drafts import Identity
+from gateway.ledger import Ledger
+from gateway.market import Market
+from gateway.ports import Registry
+from pinaivu.p2p.links import ReadyPool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What all exchanges of a gateway share."""
+
+    identity: Identity
+    ledger: Ledger
+    access: Access
+    market: Market
+    registry: Registry
+    pool: ReadyPool
+    limits: Limits
+    nursery: trio.Nursery
+    now_ms: Callable[[], int]
+    concluded: Callable[[bytes], None]
+    """Called with a job id once its delivery is durable, or its job needs to be cleared up."""

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IAttestationVerifier} from "../../contracts/interfaces/IAttestationVerifier.sol";
+import {IEnclaveRegistry} from "../../contracts/interfaces/IEnclaveRegistry.sol";
+import {Verdict} from "../../contracts/libraries/TypedData.sol";
+import {SimulatedAttestationVerifier} from "../../contracts/mocks/SimulatedAttestationVerifier.sol";
+import {Network} from "./support/Network.sol";
+
+import {IAccessManaged} from "@openzeppelin/contracts/access/manager/IAccessManaged.sol";
+
+/// @dev Pairs, verifiers, epochs. The fixture has allowed pair 1 and started epoch 1.
+contract EnclaveRegistryTest is Network {
+    bytes32 private constant OTHER = keccak256("other measurement");
+    uint256 private constant NEXT_KEY = 0xe2;
+
+    function setUp() external {
+        deploy();
+    }
+
+    function test_APairIsAllowedAfterTheDelay() external {
+        uint40 allowedFrom = uint40(block.timestamp) + ADMIN_DELAY;
+        vm.expectEmit(address(enclaveRegistry));
+        emit IEnclaveRegistry.PairProposed(2, OTHER, PARAMETERS, allowedFrom);
+        vm.prank(ADMIN);
+        eq(enclaveRegistry.proposePair(OTHER, PARAMETERS), 2);
+        eq(enclaveRegistry.pairIndexOf(OTHER, PARAMETERS), 2);
+
+        vm.warp(allowedFrom - 1);
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        verdict.measurement = OTHER;
+        _refused(verdict, abi.encodeWithSelector(IEnclaveRegistry.PairNotAllowedYet.selector, 2, allowedFrom));
+        vm.warp(allowedFrom);
+        _activate(verdict);
+        eq(enclaveRegistry.epochOf(logId, 2).pair, 2);
+    }
+
+    function test_ThePairIsMeasurementAndParametersTogether() external {
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        verdict.parametersDigest = OTHER;
+        _refused(
+            verdict, abi.encodeWithSelector(IEnclaveRegistry.UnknownPair.selector, MEASUREMENT, OTHER)
+        );
+    }
+
+    function test_APairIsProposedOnce() external by(ADMIN) {
+        reverts(abi.encodeWithSelector(IEnclaveRegistry.PairAlreadyProposed.selector, 1));
+        enclaveRegistry.proposePair(MEASUREMENT, PARAMETERS);
+    }
+
+    function test_DebugModeIsNeverAllowed() external by(ADMIN) {
+        bytes32 debug = sha256(abi.encodePacked(bytes16("pnv1:pcr"), new bytes(144)));
+        reverts(IEnclaveRegistry.DebugMeasurement.selector);
+        enclaveRegistry.proposePair(debug, PARAMETERS);
+    }
+
+    function test_ARevokedPairStartsNoEpochAndEndsThoseRunning() external {
+        vm.expectEmit(address(enclaveRegistry));
+        emit IEnclaveRegistry.PairRevoked(1);
+        vm.prank(GUARDIAN);
+        enclaveRegistry.revokePair(1);
+        eq(enclaveRegistry.pairOf(1).revokedAt, block.timestamp);
+        bytes memory revoked = abi.encodeWithSelector(IEnclaveRegistry.PairIsRevoked.selector, 1);
+        _refused(verdictFor(logId, NEXT_KEY), revoked);
+        reverts(revoked);
+        enclaveRegistry.activeEpochOf(logId);
+        reverts(revoked);
+        vm.prank(GUARDIAN);
+        enclaveRegistry.revokePair(1);
+    }
+
+    function test_ARevokedPairComesBackUnderANewIndexAfterTheDelay() external {
+        vm.prank(GUARDIAN);
+        enclaveRegistry.revokePair(1);
+        vm.prank(ADMIN);
+        eq(enclaveRegistry.proposePair(MEASUREMENT, PARAMETERS), 2);
+        vm.warp(block.timestamp + ADMIN_DELAY);
+        eq(_activate(verdictFor(logId, NEXT_KEY)), 2);
+        reverts(abi.encodeWithSelector(IEnclaveRegistry.UnknownPair.selector, bytes32(0), bytes32(0)));
+        vm.prank(GUARDIAN);
+        enclaveRegistry.revokePair(3);
+    }
+
+    function test_RolesAreKept() external by(STRANGER) {
+        bytes memory unauthorized =
+            abi.encodeWithSelector(IAccessManaged.AccessManagedUnauthorized.selector, STRANGER);
+        reverts(unauthorized);
+        enclaveRegistry.proposePair(OTHER, PARAMETERS);
+        reverts(unauthorized);
+        enclaveRegistry.revokePair(1);
+        reverts(unauthorized);
+        enclaveRegistry.proposeVerifier(verifier);
+        reverts(unauthorized);
+        enclaveRegistry.revokeEpoch(logId, 1);
+    }
+
+    function test_AnEpochIsRecordedWithItsDocument() external {
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        uint40 expiresAt = uint40(block.timestamp) + EPOCH_LIFETIME;
+        vm.expectEmit(address(enclaveRegistry));
+        emit IEnclaveRegistry.EpochActivated(
+            logId,
+            2,
+            verdict.key,
+            1,
+            verdict.manifestDigest,
+            verdict.payloadDigest,
+            verdict.blockNumber,
+            verdict.documentMs,
+            expiresAt
+        );
+        eq(_activate(verdict), 2);
+        IEnclaveRegistry.Epoch memory record = enclaveRegistry.epochOf(logId, 2);
+        eq(record.key, verdict.key);
+        eq(record.activatedAt, block.timestamp);
+        eq(record.expiresAt, expiresAt);
+        eq(record.revokedAt, 0);
+        eq(record.blockNumber, verdict.blockNumber);
+        eq(record.documentMs, verdict.documentMs);
+        eq(record.manifestDigest, verdict.manifestDigest);
+        eq(record.payloadDigest, verdict.payloadDigest);
+        (address key, uint64 active) = enclaveRegistry.activeEpochOf(logId);
+        eq(key, verdict.key);
+        eq(active, 2);
+        eq(enclaveRegistry.epochCountOf(logId), 2);
+    }
+
+    function test_OnlyTheLogsOperatorActivates() external {
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        bytes memory evidence = evidenceFor(verdict);
+        reverts(abi.encodeWithSelector(IEnclaveRegistry.NotOperator.selector, logId, STRANGER));
+        vm.prank(STRANGER);
+        enclaveRegistry.activate(verdict, evidence);
+    }
+
+    function test_AVerdictIsForOneLog() external {
+        bytes32 other = openLog(STRANGER);
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        bytes memory evidence = evidenceFor(verdict);
+        verdict.logId = other;
+        try this.activateAs(STRANGER, verdict, evidence) {
+            check(false);
+        } catch (bytes memory reason) {
+            eq(bytes32(bytes4(reason)), bytes32(SimulatedAttestationVerifier.WrongSimulator.selector));
+        }
+    }
+
+    function test_AKeyIsActivatedOncePerLog() external {
+        _refused(
+            verdictFor(logId, ENCLAVE_KEY),
+            abi.encodeWithSelector(IEnclaveRegistry.KeyAlreadyUsed.selector, logId, vm.addr(ENCLAVE_KEY))
+        );
+    }
+
+    function test_TheZeroKeyIsRefused() external {
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        verdict.key = address(0);
+        _refused(verdict, abi.encodeWithSelector(IEnclaveRegistry.ZeroKey.selector));
+    }
+
+    function test_AVerdictExpires() external {
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        verdict.expiresMs = uint64(block.timestamp * 1000);
+        _refused(
+            verdict,
+            abi.encodeWithSelector(
+                IEnclaveRegistry.VerdictExpired.selector, verdict.expiresMs, verdict.expiresMs
+            )
+        );
+        verdict.expiresMs += 1;
+        _activate(verdict);
+    }
+
+    function test_TheDocumentsBlockMustBeTheChains() external {
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        bytes32 actual = verdict.blockHash;
+        verdict.blockHash = keccak256("other chain");
+        _refused(verdict, _mismatch(verdict, actual));
+        verdict.blockNumber = uint64(block.number + 5);
+        _refused(verdict, _mismatch(verdict, 0));
+        verdict.blockHash = 0; // an unknown block's hash is not zero
+        _refused(verdict, _mismatch(verdict, 0));
+    }
+
+    function test_TheVerifierMustBeConvinced() external {
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        bytes memory evidence = evidenceFor(verdict);
+        verdict.manifestDigest = keccak256("other manifest");
+        try this.activateAs(OPERATOR, verdict, evidence) {
+            check(false);
+        } catch (bytes memory reason) {
+            eq(bytes32(bytes4(reason)), bytes32(SimulatedAttestationVerifier.WrongSimulator.selector));
+        }
+        eq(enclaveRegistry.epochCountOf(logId), 1);
+    }
+
+    function test_AnotherVerifierTakesTheDelay() external {
+        IAttestationVerifier next =
+            new SimulatedAttestationVerifier(address(settlement), vm.addr(SIMULATOR_KEY + 1));
+        uint40 effectiveAt = uint40(block.timestamp) + ADMIN_DELAY;
+        vm.expectEmit(address(enclaveRegistry));
+        emit IEnclaveRegistry.VerifierProposed(next, effectiveAt);
+        vm.prank(ADMIN);
+        enclaveRegistry.proposeVerifier(next);
+        vm.warp(effectiveAt - 1);
+        eq(address(enclaveRegistry.verifier()), address(verifier));
+        (IAttestationVerifier waiting, uint40 from) = enclaveRegistry.pendingVerifier();
+        eq(address(waiting), address(next));
+        eq(from, effectiveAt);
+        vm.warp(effectiveAt);
+        eq(address(enclaveRegistry.verifier()), address(next));
+        (waiting, from) = enclaveRegistry.pendingVerifier();
+        eq(address(waiting), address(0));
+        vm.startPrank(ADMIN);
+        enclaveRegistry.proposeVerifier(verifier); // a matured one stays while the next waits
+        eq(address(enclaveRegistry.verifier()), address(next));
+        reverts(IEnclaveRegistry.ZeroVerifier.selector);
+        enclaveRegistry.proposeVerifier(IAttestationVerifier(address(0)));
+    }
+
+    function test_TheGuardianRevokesAnEpoch() external {
+        vm.expectEmit(address(enclaveRegistry));
+        emit IEnclaveRegistry.EpochRevoked(logId, 1, false);
+        vm.prank(GUARDIAN);
+        enclaveRegistry.revokeEpoch(logId, 1);
+        eq(enclaveRegistry.epochOf(logId, 1).revokedAt, block.timestamp);
+        reverts(abi.encodeWithSelector(IEnclaveRegistry.NoActiveEpoch.selector, logId));
+        enclaveRegistry.activeEpochOf(logId);
+        reverts(abi.encodeWithSelector(IEnclaveRegistry.EpochAlreadyRevoked.selector, logId, 1));
+        vm.prank(GUARDIAN);
+        enclaveRegistry.revokeEpoch(logId, 1);
+        eq(_activate(verdictFor(logId, NEXT_KEY)), 2); // numbers go on
+    }
+
+    function test_AnOperatorRevokesItsOwnEpochOnly() external {
+        reverts(abi.encodeWithSelector(IEnclaveRegistry.NotOperator.selector, logId, STRANGER));
+        vm.prank(STRANGER);
+        enclaveRegistry.revokeOwnEpoch(logId, 1);
+        vm.expectEmit(address(enclaveRegistry));
+        emit IEnclaveRegistry.EpochRevoked(logId, 1, true);
+        vm.prank(OPERATOR);
+        enclaveRegistry.revokeOwnEpoch(logId, 1);
+    }
+
+    function test_RevokingAnEndedEpochLeavesTheActiveOne() external {
+        _activate(verdictFor(logId, NEXT_KEY));
+        vm.prank(GUARDIAN);
+        enclaveRegistry.revokeEpoch(logId, 1);
+        (, uint64 active) = enclaveRegistry.activeEpochOf(logId);
+        eq(active, 2);
+        eq(enclaveRegistry.epochOf(logId, 1).revokedAt, block.timestamp);
+    }
+
+    function test_UnknownEpochsAreSaidSo() external {
+        reverts(abi.encodeWithSelector(IEnclaveRegistry.UnknownEpoch.selector, logId, 2));
+        enclaveRegistry.epochOf(logId, 2);
+        reverts(abi.encodeWithSelector(IEnclaveRegistry.UnknownEpoch.selector, logId, 2));
+        vm.prank(GUARDIAN);
+        enclaveRegistry.revokeEpoch(logId, 2);
+        bytes32 other = openLog(STRANGER);
+        reverts(abi.encodeWithSelector(IEnclaveRegistry.NoActiveEpoch.selector, other));
+        enclaveRegistry.activeEpochOf(other);
+    }
+
+    function test_AnEpochExpires() external {
+        uint256 expiresAt = enclaveRegistry.epochOf(logId, 1).expiresAt;
+        vm.warp(expiresAt - 1);
+        enclaveRegistry.activeEpochOf(logId);
+        vm.warp(expiresAt);
+        reverts(abi.encodeWithSelector(IEnclaveRegistry.EpochExpired.selector, logId, 1, expiresAt));
+        enclaveRegistry.activeEpochOf(logId);
+    }
+
+    function test_TheSimulatorSaysWhatItIs() external view {
+        bytes memory description = bytes(verifier.description());
+        bytes memory first = new bytes(9);
+        for (uint256 i = 0; i < 9; ++i) {
+            first[i] = description[i];
+        }
+        eq(string(first), "SIMULATED");
+    }
+
+    function testFuzz_TheSimulatorRefusesEveryRealChain(uint64 chain) external {
+        vm.assume(chain != 31_337 && chain != 1_337);
+        vm.chainId(chain);
+        reverts(abi.encodeWithSelector(SimulatedAttestationVerifier.OnlyOnLocalChains.selector, chain));
+        new SimulatedAttestationVerifier(address(settlement), STRANGER);
+    }
+
+    function activateAs(address sender, Verdict calldata verdict, bytes calldata evidence) external {
+        vm.prank(sender);
+        enclaveRegistry.activate(verdict, evidence);
+    }
+
+    function _activate(Verdict memory verdict) private returns (uint64) {
+        bytes memory evidence = evidenceFor(verdict);
+        vm.prank(OPERATOR);
+        return enclaveRegistry.activate(verdict, evidence);
+    }
+
+    function _refused(Verdict memory verdict, bytes memory reason) private {
+        bytes memory evidence = evidenceFor(verdict);
+        reverts(reason);
+        vm.prank(OPERATOR);
+        enclaveRegistry.activate(verdict, evidence);
+    }
+
+    function _mismatch(Verdict memory verdict, bytes32 actual) private pure returns (bytes memory) {
+        return abi.encodeWithSelector(
+            IEnclaveRegistry.BlockHashMismatch.selector, verdict.blockNumber, verdict.blockHash, actual
+        );
+    }
+}
