@@ -7,7 +7,6 @@ import {IReceiptLog} from "./interfaces/IReceiptLog.sol";
 import {Verdict} from "./libraries/TypedData.sol";
 
 import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
-import {Blockhash} from "@openzeppelin/contracts/utils/Blockhash.sol";
 
 /// @title EnclaveRegistry
 /// @dev Storage layout:
@@ -27,6 +26,10 @@ contract EnclaveRegistry is IEnclaveRegistry, AccessManaged {
         uint40 epoch;
         uint16 pair;
     }
+
+    uint256 private constant OPCODE_BLOCKS = 256;
+    /// @dev EIP-2935.
+    address private constant BLOCK_HISTORY = 0x0000F90827F1C53a10cb7A02335B175320002935;
 
     /// @inheritdoc IEnclaveRegistry
     bytes32 public immutable domainSeparator;
@@ -223,10 +226,19 @@ contract EnclaveRegistry is IEnclaveRegistry, AccessManaged {
     function _checkFresh(Verdict calldata verdict) private view {
         uint256 nowMs = block.timestamp * 1000;
         if (nowMs >= verdict.expiresMs) revert VerdictExpired(verdict.expiresMs, nowMs);
-        bytes32 actual = Blockhash.blockHash(verdict.blockNumber);
+        bytes32 actual = _blockHash(verdict.blockNumber);
         if (actual == 0 || actual != verdict.blockHash) {
             revert BlockHashMismatch(verdict.blockNumber, verdict.blockHash, actual);
         }
+    }
+
+    /// @dev Hash of a past block, or zero where the chain no longer knows it: the last 256 by opcode, some
+    /// thousands more where EIP-2935 is deployed. A reverting history contract's data is no hash.
+    function _blockHash(uint256 number) private view returns (bytes32) {
+        if (number >= block.number) return 0;
+        if (block.number - number <= OPCODE_BLOCKS) return blockhash(number);
+        (bool success, bytes memory result) = BLOCK_HISTORY.staticcall(abi.encode(number));
+        return success && result.length == 32 ? bytes32(result) : bytes32(0);
     }
 
     function _allowedPair(bytes32 measurement, bytes32 parametersDigest) private view returns (uint16 pair) {

@@ -62,7 +62,7 @@ class Gateway:
         length = request.headers.get("content-length")
         async with aclosing(request.stream()) as chunks:
             raw = await read_body(chunks, length, self.limits.max_body_bytes)
-        if False:
+        if self.access.under_way >= self.limits.max_in_flight:
             raise ApiError(
                 429,
                 "too_many_requests",

@@ -65,6 +65,9 @@ class CoordinatorLink:
         self._renew_s = renew_s
         self._retry_s = retry_s
         self._withdrawn = False
+        self._withdrawal_known = trio.Event()
+        self._stream_over = trio.Event()
+        self._stream_over.set()
         self._owing = trio.Event()
         self._stale = trio.Event()
         self._settled = trio.Event()
@@ -89,6 +92,21 @@ class CoordinatorLink:
             self._settled = trio.Event()
             self.owe()
             await self._settled.wait()
+
+    async def farewell(self) -> None:
+        """After `withdraw`: wait until the coordinator knows, and has all that is owed.
+
+        A lost stream ends the waiting: offers run out, and debts are kept for the next start.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._until_stream_over, nursery.cancel_scope)
+            await self._withdrawal_known.wait()
+            await self.flushed()
+            nursery.cancel_scope.cancel()
+
+    async def _until_stream_over(self, scope: trio.CancelScope) -> None:
+        await self._stream_over.wait()
+        scope.cancel()
 
     async def run(self, host: Host) -> None:
         """Stay connected to the log's present coordinator, for ever."""
@@ -129,16 +147,20 @@ class CoordinatorLink:
     async def _session(self, stream: FrameStream) -> None:
         notices, inbox = trio.open_memory_channel[wire.ReceiptNotice](_NOTICES)
         calls = Calls(stream, on_call=self._answer, on_notice=partial(_take_notice, notices))
+        over = self._stream_over = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._converse, calls, nursery.cancel_scope)
+            nursery.start_soon(self._converse, calls, over, nursery.cancel_scope)
             hello = wire.Hello(self._node, self._log.log_id)
             await self._call(calls, hello, "hello", required=True)
             nursery.start_soon(self._keep_offering, calls)
             nursery.start_soon(self._keep_handing_in, calls)
             nursery.start_soon(self._keep_receipts, inbox)
 
-    async def _converse(self, calls: Calls, scope: trio.CancelScope) -> None:
-        await calls.run()
+    async def _converse(self, calls: Calls, over: trio.Event, scope: trio.CancelScope) -> None:
+        try:
+            await calls.run()
+        finally:
+            over.set()
         scope.cancel()
 
     async def _answer(self, payload: bytes) -> bytes:
@@ -167,10 +189,13 @@ class CoordinatorLink:
     async def _keep_offering(self, calls: Calls) -> None:
         while True:
             self._stale = trio.Event()
+            withdrawn = self._withdrawn
             for model in self._models.values():
-                open_for_work = model.engine.ready and not self._withdrawn
+                open_for_work = model.engine.ready and not withdrawn
                 offer = self._desk.offer(model, open_for_work=open_for_work)
                 await self._call(calls, wire.PutOffer(offer.to_bytes()), f"offer of {model.name}")
+            if withdrawn:
+                self._withdrawal_known.set()
             with trio.move_on_after(self._renew_s):
                 await self._stale.wait()
 

@@ -55,7 +55,7 @@ from pinaivu.store.database import open_database
 from pinaivu.store.writer import open_writer
 from pinaivu.typed_data import Domain
 
-_FLUSH_S: Final = 5.0
+_FAREWELL_S: Final = 5.0
 _LAST_WORDS_S: Final = 2.0
 _MOST_IDLE: Final = 16
 _logger: Final = logging.getLogger(__name__)
@@ -119,10 +119,10 @@ class Node:
         for link in self.links.values():
             link.withdraw()
         await self.executor.drain(self.drain_s)
-        with trio.move_on_after(_FLUSH_S):
+        with trio.move_on_after(_FAREWELL_S):
             async with trio.open_nursery() as nursery:
                 for link in self.links.values():
-                    nursery.start_soon(link.flushed)
+                    nursery.start_soon(link.farewell)
 
 
 async def _cancel_after(event: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:

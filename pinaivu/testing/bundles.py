@@ -100,6 +100,7 @@ class BundleFactory:
         self.chain = ChainStandIn(domain)
         self.ledger = Ledger(domain, self.parties.log_id, self.clock)
         self.epochs: dict[int, EpochParty] = {}
+        self.served: list[Served] = []
         self._attest = attest
         self._register()
         self.start_epoch()
@@ -163,9 +164,11 @@ class BundleFactory:
         receipt = lies.receipt(self._compose(request, auction, service, received_ms, scenario))
         signed = Signed.by(self.epoch.key, self.domain, receipt)
         index = self.ledger.append(signed, lies=lies.receipt is not _same)
-        return Served(
+        served = Served(
             request=request, auction=auction, service=service, receipt=signed, index=index
         )
+        self.served.append(served)
+        return served
 
     def settle(self) -> Settled:
         """Batch what is pending, settle it on the stand-in chain and pay all nodes out."""

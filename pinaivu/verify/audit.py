@@ -115,7 +115,8 @@ class _Auditor:
         for number, batch in enumerate(state.batches, start=1):
             with _naming(f"batch {number}"):
                 settled += self._batch(number, batch)
-        with _naming("credits"):
+        with _naming("the chain"):
+            self._require_no_more_settled()
             self._require_credits()
         receipts = self._receipts()
         for index, signed in receipts:
@@ -136,7 +137,7 @@ class _Auditor:
 
     def _receipts(self) -> list[tuple[int, Signed[Receipt]]]:
         return [
-            (index, leaf)  # type: ignore[misc]
+            (index, leaf)
             for index, leaf in enumerate(self._state.leaves)
             if isinstance(leaf.message, Receipt)
         ]
@@ -231,6 +232,11 @@ class _Auditor:
         for node, amount in unpack_rows(batch.credits).items():
             whole = fact.backed == fact.due
             self._credits[node] += amount if whole else amount * fact.backed // fact.due
+
+    def _require_no_more_settled(self) -> None:
+        following = len(self._state.batches) + 1
+        word = self._state.chain.anchor_word(self._state.log_id, following)
+        require(word is None, f"it has settled batch {following}, which the log does not show")
 
     def _require_credits(self) -> None:
         for node in self._books.nodes:

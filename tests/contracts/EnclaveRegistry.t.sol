@@ -9,10 +9,22 @@ import {Network} from "./support/Network.sol";
 
 import {IAccessManaged} from "@openzeppelin/contracts/access/manager/IAccessManaged.sol";
 
+/// @dev In the place of the EIP-2935 contract: knows the blocks from 500 on, by a made-up hash.
+contract HistoryDouble {
+    error TooOld(uint256 number);
+
+    fallback(bytes calldata data) external returns (bytes memory) {
+        uint256 number = abi.decode(data, (uint256));
+        if (number < 500) revert TooOld(number);
+        return abi.encode(keccak256(abi.encode(number)));
+    }
+}
+
 /// @dev Pairs, verifiers, epochs. The fixture has allowed pair 1 and started epoch 1.
 contract EnclaveRegistryTest is Network {
     bytes32 private constant OTHER = keccak256("other measurement");
     uint256 private constant NEXT_KEY = 0xe2;
+    address private constant BLOCK_HISTORY = 0x0000F90827F1C53a10cb7A02335B175320002935;
 
     function setUp() external {
         deploy();
@@ -178,8 +190,21 @@ contract EnclaveRegistryTest is Network {
         _refused(verdict, _mismatch(verdict, actual));
         verdict.blockNumber = uint64(block.number + 5);
         _refused(verdict, _mismatch(verdict, 0));
+        verdict.blockNumber = uint64(block.number);
+        _refused(verdict, _mismatch(verdict, 0));
         verdict.blockHash = 0; // an unknown block's hash is not zero
         _refused(verdict, _mismatch(verdict, 0));
+    }
+
+    function test_OldBlocksAreLookedUpInTheHistoryContract() external {
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        verdict.blockNumber = 500;
+        verdict.blockHash = keccak256(abi.encode(uint256(500)));
+        vm.etch(BLOCK_HISTORY, type(HistoryDouble).runtimeCode);
+        _activate(verdict);
+        verdict = verdictFor(logId, NEXT_KEY + 1);
+        (verdict.blockNumber, verdict.blockHash) = (499, keccak256(abi.encode(uint256(499))));
+        _refused(verdict, _mismatch(verdict, 0)); // its revert data is no hash
     }
 
     function test_TheVerifierMustBeConvinced() external {

@@ -65,6 +65,7 @@ abstract contract Network is Test {
     bytes32[] internal leaves;
     ILogAnchors.Anchor internal anchor; // the last one
     uint64 internal epoch;
+    uint256 internal enclaveKey = ENCLAVE_KEY; // of the active epoch
 
     function deploy() internal {
         deploy(IMintable(create(TEST_TOKEN, "")), EVERYTHING_PPM);
@@ -260,7 +261,7 @@ abstract contract Network is Test {
     /// @dev Signs and submits as a stranger, and remembers the anchor.
     function settle(Batch memory batch) internal {
         bytes32 digest = digestOf(batch);
-        bytes memory signed = signature(ENCLAVE_KEY, digest);
+        bytes memory signed = signature(enclaveKey, digest);
         bytes32[] memory proof = consistencyOf(batch);
         ILogAnchors.LastAnchor memory last = lastAnchor();
         vm.prank(STRANGER);

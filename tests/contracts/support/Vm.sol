@@ -7,6 +7,7 @@ interface Vm {
     function assume(bool condition) external pure;
     function chainId(uint256 newChainId) external;
     function computeCreateAddress(address deployer, uint256 nonce) external pure returns (address);
+    function etch(address target, bytes calldata code) external;
     function expectEmit(address emitter) external;
     function expectRevert(bytes calldata revertData) external;
     function getNonce(address account) external view returns (uint64);

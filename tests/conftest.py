@@ -1,0 +1,41 @@
+"""What every test run shares: in CI a missing program is a failure, not a skipped test.
+
+With `PINAIVU_REQUIRE_ALL=1` a test that needs a chain, an engine, a database server, a browser or
+network namespaces fails where it would be skipped, and so does a module that skips itself.
+"""
+
+import os
+from collections.abc import Generator
+from typing import Final
+
+import pytest
+
+REQUIRE_ALL: Final = "PINAIVU_REQUIRE_ALL"
+_NEEDED: Final = ("chain", "database", "browser", "netns", "engine", "e2e")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn the skip of a test that has to run into a failure with the skip's reason."""
+    report = yield
+    marked = any(item.get_closest_marker(name) for name in _NEEDED)
+    if marked and report.skipped and not hasattr(report, "wasxfail") and _all_required():
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} may not be skipped ({REQUIRE_ALL}=1): {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Nobody knows what a module that skips itself would have needed."""
+    report = yield
+    if report.skipped and _all_required():
+        report.outcome = "failed"
+        report.longrepr = f"may not be skipped ({REQUIRE_ALL}=1): {report.longrepr}"
+    return report
+
+
+def _all_required() -> bool:
+    return os.environ.get(REQUIRE_ALL) == "1"

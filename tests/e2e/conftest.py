@@ -1,0 +1,36 @@
+"""One real local network for all end-to-end tests; every test ends with an audit of all of it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from pinaivu.errors import PinaivuError
+from pinaivu.local.folder import Folder
+from pinaivu.local.network import Network
+from pinaivu.local.payer import ensure_grant, new_api_key
+from tests.e2e.audit import audit
+from tests.e2e.stage import Stage
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """A network in a folder of its own: chain, coordinator, gateway, three nodes, real engine."""
+    made = Network(Folder(tmp_path_factory.mktemp("network")), say=print)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="session")
+def whole_stage(network: Network) -> Stage:
+    ensure_grant(network.folder, network.chain.client.deployment.domain, network.log_id)
+    return Stage(network, new_api_key(network.folder, "end-to-end"))
+
+
+@pytest.fixture
+def stage(whole_stage: Stage) -> Iterator[Stage]:
+    """The network with a key on it; what the test left behind is audited."""
+    yield whole_stage
+    audit(whole_stage.network)
