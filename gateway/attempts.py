@@ -67,7 +67,7 @@ class Attempts:
     ) -> None:
         """Relay until the end, or until the client goes: then `leg.result` stays as it was."""
         stream = await self._ready_stream(order.award.message.node)
-        allowed = _Allowance(self._desk.ledger, order, written)
+        allowed = Allowance(self._desk.ledger, order, written)
         relay = Relay(stream, order, self._answer, patience, allowed.need, self._desk.now_ms)
         try:
             with trio.CancelScope() as self._scope:
@@ -117,7 +117,7 @@ async def _end(stream: FrameStream) -> None:
         await stream.aclose()
 
 
-class _Allowance:
+class Allowance:
     """Acknowledgements that may be released because the ledger says so already."""
 
     def __init__(self, ledger: Ledger, order: Order, written: "Background[None]") -> None:
@@ -130,5 +130,6 @@ class _Allowance:
         """Return once `acks` are on disk."""
         await self._written.wait()
         if acks > self._ceiling:
-            self._ceiling = min(acks + ACKS_AHEAD, self._order.chain.length)
-            await self._ledger.raise_ceiling(self._order.award_digest, self._ceiling)
+            ceiling = min(acks + ACKS_AHEAD, self._order.chain.length)
+            await self._ledger.raise_ceiling(self._order.award_digest, ceiling)
+            self._ceiling = ceiling

@@ -36,7 +36,7 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class CoordinatorLink:
-    """One log's link. `withdrawn` is set when the node takes no more work."""
+    """One log's link: what it sends follows the journal, the engines and `withdraw`."""
 
     def __init__(
         self,
@@ -87,11 +87,12 @@ class CoordinatorLink:
         self.renew()
 
     async def flushed(self) -> None:
-        """Wait until nothing is owed, as far as this process knows."""
-        while await self._journal.owed(self._log.log_id):
-            self._settled = trio.Event()
-            self.owe()
-            await self._settled.wait()
+        """Hand in what is owed, once; the second round is for what came during the first."""
+        for _ in range(2):
+            if await self._journal.owed(self._log.log_id):
+                self._settled = trio.Event()
+                self.owe()
+                await self._settled.wait()
 
     async def farewell(self) -> None:
         """After `withdraw`: wait until the coordinator knows, and has all that is owed.
@@ -151,7 +152,8 @@ class CoordinatorLink:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._converse, calls, over, nursery.cancel_scope)
             hello = wire.Hello(self._node, self._log.log_id)
-            await self._call(calls, hello, "hello", required=True)
+            if refusal := await self._call(calls, hello, "hello"):
+                raise StreamBroken(f"the coordinator refuses this node: {refusal.detail}")
             nursery.start_soon(self._keep_offering, calls)
             nursery.start_soon(self._keep_handing_in, calls)
             nursery.start_soon(self._keep_receipts, inbox)
@@ -170,21 +172,19 @@ class CoordinatorLink:
         return wire.encode(self._desk.answer(frame))
 
     async def _call(
-        self, calls: Calls, frame: wire.NodeToCoordinator, what: str, *, required: bool = False
-    ) -> bool:
-        """Make a call; whether it was done. A refusal is logged once, or raised if `required`."""
+        self, calls: Calls, frame: wire.NodeToCoordinator, what: str
+    ) -> wire.Refused | None:
+        """Make a call; a refusal, if that is the answer, is logged when it is news."""
         try:
-            payload = await calls.call(wire.encode(frame), CALL_TIMEOUT_S)
-            answer = wire.read_node_answer(payload)
-            refusal = f"{answer.code}: {answer.detail}" if isinstance(answer, wire.Refused) else ""
+            answer = wire.read_node_answer(await calls.call(wire.encode(frame), CALL_TIMEOUT_S))
         except CallRefused as error:  # its handler failed; one bad message must not end the stream
-            refusal = str(error)
-        if refusal and refusal != self._said.get(what):
-            _logger.warning("log 0x%s refuses %s: %s", self._log.log_id.hex(), what, refusal)
-        self._said[what] = refusal
-        if refusal and required:
-            raise StreamBroken(f"the coordinator refuses {what}: {refusal}")
-        return not refusal
+            answer = wire.Refused("failed", str(error))
+        refusal = answer if isinstance(answer, wire.Refused) else None
+        said = f"{refusal.code}: {refusal.detail}" if refusal else ""
+        if refusal and said != self._said.get(what):
+            _logger.warning("log 0x%s refuses %s: %s", self._log.log_id.hex(), what, said)
+        self._said[what] = said
+        return refusal
 
     async def _keep_offering(self, calls: Calls) -> None:
         while True:
@@ -209,9 +209,10 @@ class CoordinatorLink:
                 await self._owing.wait()
 
     async def _hand_in(self, calls: Calls, owed: Owed) -> None:
-        if await self._call(calls, wire.PutCompletion(owed.signed), "completion"):
+        refusal = await self._call(calls, wire.PutCompletion(owed.signed), "completion")
+        if refusal is None:
             await self._journal.taken(owed.award_digest)
-        elif not await self._journal.refused(owed.award_digest):
+        elif not refusal.retry_after_ms and not await self._journal.refused(owed.award_digest):
             _logger.error("gave up on the completion of award 0x%s", owed.award_digest.hex())
 
     async def _keep_receipts(self, inbox: "trio.MemoryReceiveChannel[wire.ReceiptNotice]") -> None:

@@ -27,6 +27,8 @@ MAX_DEPTH: Final = 64
 
 _HEX: Final = re.compile(r"0x(?:[0-9a-f]{2})*")
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,77}")
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _TAG_BYTES: Final = 16
 _SHOWN_KEY: Final = 64
 _CANONICAL_EXPONENT_FROM: Final = 1e21  # below it JCS writes a whole number out, digit by digit
@@ -142,6 +144,7 @@ def parse_json(raw: bytes) -> object:
     nesting beyond `MAX_DEPTH`. An integer is a number that JCS writes without fraction or exponent,
     however it was spelled: ``1e20`` is one, ``1e21`` is not.
     """
+    _refuse_deep(raw)
     try:
         value = _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -149,10 +152,25 @@ def parse_json(raw: bytes) -> object:
     except json.JSONDecodeError as error:
         reason = f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}"
         raise InvalidParameter(None, reason) from error
-    except RecursionError as error:
-        raise InvalidParameter(None, _TOO_DEEP) from error
     _check(value, (), MAX_DEPTH)
     return value
+
+
+def _refuse_deep(raw: bytes) -> None:
+    """Refuse nesting that the decoder would follow by recursion, before it does.
+
+    The interpreter's own limit is no bound: libraries raise it, and then the C stack overflows.
+    Strings are dropped, then innermost pairs, level by level; what has pairs left is too deep, and
+    of what never closes at most `MAX_DEPTH` levels get through.
+    """
+    brackets = _STRING.sub(b"", raw).translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    opened = brackets.count(b"[") + brackets.count(b"{")
+    if b"[]" in brackets or b"{}" in brackets or opened > MAX_DEPTH:
+        raise InvalidParameter(None, _TOO_DEEP)
 
 
 class _Refused:

@@ -5,7 +5,6 @@ values and their digests; nothing is checked but the form.
 """
 
 from typing import Any, Final
-from uuid import UUID
 
 from msgspec import Struct
 
@@ -97,11 +96,6 @@ def segment_rows(receipt: Receipt, position: int) -> list[SegmentRow]:
         )
         for number, segment in enumerate(receipt.segments)
     ]
-
-
-def request_id(job_id: bytes) -> str:
-    """A job's id as people write it."""
-    return str(UUID(bytes=job_id))
 
 
 def _read_leaf(line: bytes, domain: Domain) -> Leaf:

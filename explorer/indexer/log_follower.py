@@ -143,5 +143,7 @@ def _checkpoint_of(history: History, note: str) -> Checkpoint:
             return verify_note(note, history.domain, history.log_id, epoch.keys).message
         except BadSignature:
             continue
-    troubles = "; ".join(f"epoch {e.number}: {e.trouble}" for e in history.epochs.values() if e.trouble)
+    troubles = "; ".join(
+        f"epoch {e.number}: {e.trouble}" for e in history.epochs.values() if e.trouble
+    )
     raise BadSignature("no epoch that the chain registered signed the checkpoint. " + troubles)

@@ -141,12 +141,14 @@ def _read_rows(
         raise TranscriptFault(f"a book of {header.book_size} slots; {_MOST_SLOTS} are read")
     slots: list[Row | None] = [None] * header.book_size
     offers: dict[bytes, Offer] = {}
+    free = 0  # rows come in the order of their slots
     for item in _items(raw):
         parts = _members(item, {"slot", "row", "offer"})
         slot, row = parts["slot"], Row.from_bytes(from_hex(parts["row"]))
         offer = signed_from_json(Offer, parts["offer"])
-        if type(slot) is not int or not 0 <= slot < len(slots) or slots[slot] is not None:
+        if type(slot) is not int or not free <= slot < len(slots):
             raise TranscriptFault(f"no free book slot {slot!r}")
+        free = slot + 1
         if row.node in offers or offer.message.node != row.node:
             raise TranscriptFault("a node stands in the book at most once, with its own offer")
         if offer.require(domain, row.node) != row.offer_digest:

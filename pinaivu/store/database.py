@@ -72,8 +72,9 @@ def open_database(url: str, service: str) -> Database:
         raise Misconfigured(
             f"{url!r} is no database URL: use sqlite:///PATH or postgresql+psycopg://…"
         ) from error
-    except OperationalError as error:
-        raise Misconfigured(f"the {service} database can't be opened: {error.orig}") from error
+    except (OperationalError, OSError) as error:
+        why = error.orig if isinstance(error, OperationalError) else error
+        raise Misconfigured(f"the {service} database can't be opened: {why}") from error
     return Database(engine)
 
 

@@ -147,7 +147,8 @@ def _calls(
 ) -> list[tuple[CallEntry, Signed[Bid] | None]]:
     if scenario.mode == Mode.STANDING:
         return []
-    asked = rule.to_call(market, entrants, live_all=16, live_best=8)
+    opening = replace(market, close_ms=header.open_ms)
+    asked = rule.to_call(opening, entrants, live_all=16, live_best=8)
     silent = asked[len(asked) - scenario.silent :]
     calls = []
     for entrant in asked:

@@ -1,6 +1,7 @@
 """V7: the winner won by the rule, at the right price, among all offers of the transcript."""
 
 from eth_hash.auto import keccak
+from msgspec.structs import replace
 
 from pinaivu.auction import rule
 from pinaivu.auction.replay import Replay, read_transcript
@@ -20,8 +21,8 @@ def won(case: Case) -> Finding:
     """V7: rerun from the published transcript, each rank gives the node and price on the receipt.
 
     Not proven: that M (expected output) and the nodes' reputations are what all receipts give,
-    that the round closed at a fair moment, that a node which was not called could not be reached,
-    or, without the chain, that the rows hold the wallets and the price ratio registered then.
+    that the round closed at a fair moment, that a called node which is said to be silent was, or,
+    without the chain, that the rows hold the wallets and the price ratio registered then.
     """
     if case.receipt.bids_root == ZERO:
         return _no_auction(case)
@@ -103,24 +104,20 @@ def _require_header(case: Case, header: Header) -> None:
 
 
 def _require_called(case: Case, replay: Replay, market: Market) -> None:
-    """Who was called is among those the rule calls, in the order of their standing scores."""
+    """Called are those whom the rule calls from the book as the round opened, in its order."""
     require_equal(replay.root, case.receipt.bids_root, "the transcript's root")
     for award in case.contents.awards:
         require_equal(award.message.bids_root, replay.root, "an award's bids root")
-    standing_only = case.job.mode == Mode.STANDING and replay.calls
-    require(not standing_only, "nodes were called in an auction of standing offers")
-    parameters = case.parameters(replay.header.epoch)
-    callable_nodes = [
-        entrant.row.node
-        for entrant in rule.to_call(
-            market,
+    parameters, due = case.parameters(replay.header.epoch), list[bytes]()
+    if case.job.mode == Mode.LIVE:
+        asked = rule.to_call(
+            replace(market, close_ms=replay.header.open_ms),
             replay.entrants,
             live_all=parameters.live_all,
             live_best=parameters.live_best,
         )
-    ]
+        due = [entrant.row.node for entrant in asked]
     called = [call.node for call in replay.calls]
-    due = [node for node in callable_nodes if node in set(called)]
     require(called == due, "the nodes called are not those the rule calls, in its order")
 
 

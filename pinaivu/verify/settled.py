@@ -82,6 +82,8 @@ def credited(case: Case) -> Finding:
 
 def _statements(part: BatchPart) -> dict[_Party, Statement]:
     batch, found = part.batch.message, dict[_Party, Statement]()
+    order = [statement.index for statement in part.statements]
+    require(order == sorted(set(order)), "the statements are not in their order, each once")
     for statement in part.statements:
         entry = statement.entry
         verify_inclusion(

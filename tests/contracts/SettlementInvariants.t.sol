@@ -109,7 +109,7 @@ contract SettlementHandler is Network {
 
     function payout(uint256 who) external {
         address[] memory nodes = new address[](2);
-        (nodes[0], nodes[1]) = (nodeAt(who % PARTIES), nodeAt((who + 1) % PARTIES));
+        (nodes[0], nodes[1]) = (nodeAt(who % PARTIES), nodeAt((who % PARTIES + 1) % PARTIES));
         uint256[2] memory before = [uint256(creditOf(nodes[0])), creditOf(nodes[1])];
         settlement.payout(nodes);
         for (uint256 i = 0; i < 2; ++i) {
@@ -131,8 +131,8 @@ contract SettlementHandler is Network {
     /// @dev Balances, credits, reserve and fees: all that Settlement owes.
     function owed() external view returns (uint256 sum) {
         for (uint256 i = 0; i < PARTIES; ++i) {
-            for (uint256 l = 0; l < 3; ++l) {
-                sum += settlement.accountOf(logAt(l), payerAt(i)).balance;
+            for (uint256 ledger = 0; ledger < 3; ++ledger) {
+                sum += settlement.accountOf(logAt(ledger), payerAt(i)).balance;
             }
             sum += creditOf(nodeAt(i));
         }
@@ -155,8 +155,8 @@ contract SettlementHandler is Network {
     }
 
     function allBalances() external view returns (uint256 sum) {
-        for (uint256 l = 0; l < 3; ++l) {
-            sum += this.balancesIn(logAt(l));
+        for (uint256 ledger = 0; ledger < 3; ++ledger) {
+            sum += this.balancesIn(logAt(ledger));
         }
     }
 

@@ -156,8 +156,8 @@ contract TypedDataVectorsTest is Test {
             return (true, TypedData.hash(abi.decode(vm.parseJsonType(json, key, VERDICT), (Verdict))));
         }
         if (id == keccak256("Log")) {
-            Log memory l = abi.decode(vm.parseJsonType(json, key, LOG), (Log));
-            return (true, TypedData.hashLog(l.operator, l.number));
+            Log memory log = abi.decode(vm.parseJsonType(json, key, LOG), (Log));
+            return (true, TypedData.hashLog(log.operator, log.number));
         }
         return (false, 0);
     }

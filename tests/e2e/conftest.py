@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from pinaivu.errors import PinaivuError
 from pinaivu.local.folder import Folder
 from pinaivu.local.network import Network
 from pinaivu.local.payer import ensure_grant, new_api_key

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -226,9 +226,18 @@ def _rows(path: Path, query: str, parameters: tuple[Any, ...]) -> list[Any]:
 
 
 def _with_descendants(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    below = [int(child) for listed in children for child in listed.read_text().split()]
+    below = [child for child, parent in _parents().items() if parent == pid]
     return [pid, *(deeper for child in below for deeper in _with_descendants(child))]
+
+
+def _parents() -> dict[int, int]:
+    """Every process's parent, by pid."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            after_name = stat.read_text().rpartition(")")[2].split()
+            found[int(stat.parent.name)] = int(after_name[1])
+    return found
 
 
 def _command_line(pid: int) -> bytes:

@@ -63,6 +63,7 @@ class ScriptedCoordinator:
         self.receipts_flow.set()
         self.cases: dict[bytes, OpenCase] = {}
         self.submissions = 0
+        self.deliveries = 0
         self.streams: list[FrameStream] = []
         self._books = Books()
 
@@ -162,6 +163,7 @@ class ScriptedCoordinator:
 
     async def _deliver(self, frame: wire.Deliver) -> wire.GatewayAnswer:
         await self.receipts_flow.wait()
+        self.deliveries += 1
         job = signed_from_bytes(Job, frame.job)
         case = self.cases[job.message.job_id]
         if case.receipt:

@@ -23,7 +23,7 @@ from tests.integration.gateway_support import (
     request,
 )
 from tests.integration.p2p_support import until
-from tests.integration.scripted_node import speaks
+from tests.integration.scripted_node import Work, speaks
 from tests.unit.gateway_facts import MODEL, model
 
 BUNDLE: dict[str, Any] = dict.fromkeys(bundles.REQUIRED) | {"version": 1}
@@ -165,10 +165,9 @@ async def test_callers_terms_stand_on_the_job(tmp_path: Path) -> None:
         assert (job.max_price_in, job.max_price_out, job.max_cost) == (200_000, 500_000, 900)
         assert (job.value_of_time, job.mode) == (7, 2)
         assert job.deny == (b"\xee" * 20, b"\xff" * 20)
-        assert (
-            net.nodes[0].works[0].dispatch.body
-            == (await net.gateway.ledger.request(job.job_id)).body
-        )  # type: ignore[union-attr]
+        row = await net.gateway.ledger.request(job.job_id)
+        assert row is not None
+        assert net.nodes[0].works[0].dispatch.body == row.body
 
 
 async def test_receipt_is_awaited_then_shown_to_its_key_only(tmp_path: Path) -> None:
@@ -239,6 +238,27 @@ async def test_coordinator_out_of_reach_is_said_at_once(tmp_path: Path) -> None:
         await until(lambda: net.gateway.desk.market.connected)
         assert (await call(net, "GET", "/healthz")).json()["status"] == "ok"
         assert (await net.complete()).choices
+
+
+async def test_requests_above_the_limit_are_told_to_come_back(tmp_path: Path) -> None:
+    limits = QUICK.model_copy(update={"max_in_flight": 1, "patience_s": 30})
+
+    async def waits(work: Work) -> None:
+        await work.wait_cancel()
+
+    async with network(tmp_path, waits, limits=limits) as net, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            with pytest.raises(openai.APITimeoutError):
+                await in_thread(
+                    lambda: net.client.with_options(timeout=2).chat.completions.create(**request())
+                )
+
+        nursery.start_soon(ask)
+        await until(lambda: bool(net.nodes[0].works))
+        with pytest.raises(openai.RateLimitError) as caught:
+            await net.complete()
+        assert caught.value.body["code"] == "too_many_requests"  # type: ignore[index]
 
 
 async def test_nothing_is_served_without_a_database(tmp_path: Path) -> None:

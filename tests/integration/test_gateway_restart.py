@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import TypeVar
 
 import trio
+from msgspec import structs
 from sqlmodel import select
 
 from pinaivu.codes import Outcome, Reason, Status
+from pinaivu.keys import SecretKey
 from pinaivu.messages import Receipt
 from pinaivu.p2p import wire
 from pinaivu.store.database import open_database
 from pinaivu.store.gateway import AttemptRow, OutboxRow, ReceiptRow, RequestRow
-from pinaivu.typed_data import signed_from_bytes
+from pinaivu.typed_data import Signed, signed_from_bytes
 from tests.integration.gateway_support import Network, in_thread, network, request
 from tests.integration.p2p_support import PATIENCE, until
-from tests.integration.scripted_coordinator import Keys, scripted_coordinator
+from tests.integration.scripted_coordinator import Keys, OpenCase, scripted_coordinator
 from tests.integration.scripted_node import Work, speaks
+from tests.unit.gateway_facts import DOMAIN
 
 T = TypeVar("T")
 LETTERS = "abcdefghij" * 12
@@ -86,6 +89,74 @@ async def test_answer_cut_by_a_restart_is_delivered_as_failed(tmp_path: Path) ->
         assert part.result == Reason.STREAM_BROKEN
         assert part.acks >= held[0].acks.acks >= 3
         assert (receipt.status, receipt.total) == (Status.FAILED, 0)
+
+
+async def test_reported_failure_is_on_the_delivery_after_a_restart(tmp_path: Path) -> None:
+    """Rank 1 refused and rank 2 was cut: both parts, and the failure as it was signed."""
+    keys = Keys()
+    speaking = trio.Event()
+
+    async def refuses(work: Work) -> None:
+        await work.refuse(Reason.REFUSED_CAPACITY)
+
+    async def speaks_on(work: Work) -> None:
+        await work.say("One")
+        speaking.set()
+        await work.stream.wait_over()
+
+    async with scripted_coordinator(keys) as coordinator:
+        async with network(tmp_path, refuses, speaks_on, keys=keys, coordinator=coordinator) as net:
+            await _begin(net)
+            with trio.fail_after(PATIENCE):
+                await speaking.wait()
+            _kill(net)
+        async with network(tmp_path, keys=keys, coordinator=coordinator) as net:
+            receipt = await net.receipt()
+        assert [s.result for s in receipt.segments] == [13, 15]
+        assert len(coordinator[0].only.failures) == 1
+
+
+async def test_receipt_by_a_stranger_is_not_taken(tmp_path: Path) -> None:
+    """It is asked for again until the epoch's own key has signed it."""
+    async with network(tmp_path, speaks("Kept.")) as net:
+        true = net.coordinator.receipt
+
+        def forged(case: OpenCase) -> wire.Receipted:
+            receipted = true(case)
+            message = signed_from_bytes(Receipt, receipted.receipt).message
+            signed = Signed.by(SecretKey(b"\x77" * 32), DOMAIN, message)
+            return wire.Receipted(signed.to_bytes(), receipted.index)
+
+        net.coordinator.receipt = forged  # type: ignore[method-assign]
+        await net.complete()
+        await until(lambda: net.coordinator.deliveries >= 3)
+        assert net.gateway.outbox.waiting == 1
+        case = net.coordinator.only
+        assert await net.gateway.ledger.found_receipt(case.job.message.job_id) is None
+        message = signed_from_bytes(Receipt, case.receipt.receipt).message  # type: ignore[union-attr]
+        signed = Signed.by(net.keys.epoch, DOMAIN, message)
+        case.receipt = wire.Receipted(signed.to_bytes(), 0)
+        assert (await net.receipt()).status == Status.COMPLETED
+
+
+async def test_receipt_that_contradicts_our_evidence_is_kept_as_evidence(tmp_path: Path) -> None:
+    """What is wrong with it is stored beside it and shown to the key's holder."""
+    async with network(tmp_path, speaks("Kept.")) as net:
+        true = net.coordinator.receipt
+
+        def dearer(case: OpenCase) -> wire.Receipted:
+            message = signed_from_bytes(Receipt, true(case).receipt).message
+            message = structs.replace(message, total=message.total + 1)
+            return wire.Receipted(Signed.by(net.keys.epoch, DOMAIN, message).to_bytes(), 0)
+
+        net.coordinator.receipt = dearer  # type: ignore[method-assign]
+        await net.complete()
+        await until(lambda: net.coordinator.deliveries == 1 and net.gateway.outbox.waiting == 0)
+        job_id = net.coordinator.only.job.message.job_id
+        row = await net.gateway.ledger.found_receipt(job_id)
+        assert row is not None
+        assert row.problem is not None
+        assert "total" in row.problem
 
 
 async def test_award_that_was_never_stored_is_asked_for_again(tmp_path: Path) -> None:

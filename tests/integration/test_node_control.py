@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import trio
 
+from node.journal import MOST_REFUSALS
 from node.service import Node
 from node.wallet import totals
 from pinaivu.auction.rule import lowest_bid
@@ -117,6 +119,22 @@ def _refusing_completions(frame: wire.NodeToCoordinator) -> wire.Refused | None:
 async def _settled(node: Node) -> None:
     with trio.fail_after(FAR):
         await node.links[n.LOG].flushed()
+
+
+@pytest.mark.parametrize(("retry_after_ms", "left"), [(1000, 1), (0, 0)])
+async def test_only_a_refusal_for_good_is_given_up(
+    tmp_path: Path, retry_after_ms: int, left: int
+) -> None:
+    """A coordinator in trouble says when to come back; a completion it rejects is let go."""
+    async with place(tmp_path) as here, here.node() as node:
+        refused = wire.Refused("no", "no", retry_after_ms=retry_after_ms)
+        here.coordinator.refusal = lambda frame: (
+            refused if isinstance(frame, wire.PutCompletion) else None
+        )
+        await _served(here)
+        for _ in range(MOST_REFUSALS):
+            await _settled(node)
+        assert len(await node.journal.owed(n.LOG)) == left
 
 
 async def test_a_lost_stream_is_opened_again_and_nothing_is_lost(tmp_path: Path) -> None:

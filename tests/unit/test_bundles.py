@@ -11,15 +11,17 @@ from pinaivu.encoding import jcs
 from pinaivu.errors import InvalidEncoding
 from tests.unit.verify_support import rich_world
 
-SMALL: dict[str, Any] = (
-    {
-        "version": 1,
-        "chain": {"chain_id": 1, "settlement": "0x"},
-        "log": {"note": "— a note with a dash\n"},
-    }
-    | dict.fromkeys(["receipt", "grant", "job"], {})
-    | dict.fromkeys(["awards", "failures", "completions"], [])
-)
+SMALL: dict[str, Any] = {
+    "version": 1,
+    "chain": {"chain_id": 1, "settlement": "0x"},
+    "log": {"note": "— a note with a dash\n"},
+    "receipt": {},
+    "grant": {},
+    "job": {},
+    "awards": [],
+    "failures": [],
+    "completions": [],
+}
 
 
 def container(text: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+import sys
 
 import pytest
 
@@ -218,3 +219,23 @@ def test_a_long_name_is_cut_in_the_message() -> None:
 def test_the_last_accepted_value_keeps_its_canonical_form(raw: bytes, canonical: bytes) -> None:
     assert jcs(parse_json(raw)) == canonical
     assert jcs(parse_json(canonical)) == canonical
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"[" * 1_000_000, b'{"a":' * 200_000, b"[" * 500_000 + b"]" * 500_000, b'["\\"[[', b"[}" * 9],
+)
+def test_depth_is_bounded_whatever_the_interpreters_limit(raw: bytes) -> None:
+    """A library that raises the recursion limit must not let a body overflow the C stack."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)
+    try:
+        with pytest.raises(InvalidParameter):
+            parse_json(raw)
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_brackets_inside_strings_are_no_nesting() -> None:
+    deep = "[" * 1000 + '\\"{'
+    assert parse_json(f'{{"a": "{deep}"}}'.encode()) == {"a": "[" * 1000 + '"{'}

@@ -27,6 +27,7 @@ from pinaivu.messages import (
     Part,
     Receipt,
     Segment,
+    Verdict,
 )
 from pinaivu.settlement import Statement
 from pinaivu.testing.bundles import BundleFactory, Json, Lies
@@ -197,7 +198,7 @@ def test_a_signed_field_changed_blindly_is_noticed(section: str, name: str) -> N
     document = world.document()
     place, signed = message_at(document, INNER.get(section, (section,))[0])
     message = change(signed, section, name)
-    place["message"] = schema(type(message)).to_json(message)
+    place["message"] = Signed(message, signed.signature).to_json()["message"]
     assert_noticed(world.verify(document), TABLES[section][name].blind)
 
 
@@ -316,7 +317,7 @@ def plain_change(document: Json, section: str, name: str) -> None:
 
 def other(value: Any, name: str) -> Any:
     """Another JSON value of the same form."""
-    special = {
+    special: dict[str, Callable[[], Any]] = {
         "verdicts": lambda: [verdict()],
         "files": lambda: [{**value[0], "path": "other"}],
         "request": lambda: {**value, "top_p": 0.5},
@@ -333,13 +334,21 @@ def other(value: Any, name: str) -> Any:
 
 
 def verdict() -> Json:
-    from pinaivu.messages import Verdict  # noqa: PLC0415 - used in one row only
-
-    kinds = schema(Verdict).kinds
-    empty = {name: 0 if "uint" in kind.solidity else None for name, kind in kinds.items()}
-    sizes = {name: getattr(kind, "size", 0) for name, kind in kinds.items()}
-    values = {n: bytes(sizes[n]) if value is None else value for n, value in empty.items()}
-    return Signed.by(SecretKey(b"\x05" * 32), network().domain, Verdict(**values)).to_json()
+    """A verdict signed by nobody in particular."""
+    none = bytes(32)
+    message = Verdict(
+        log_id=none,
+        key=bytes(20),
+        measurement=none,
+        parameters_digest=none,
+        manifest_digest=none,
+        payload_digest=none,
+        block_number=0,
+        block_hash=none,
+        document_ms=0,
+        expires_ms=0,
+    )
+    return Signed.by(SecretKey(b"\x05" * 32), network().domain, message).to_json()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""A request's bundle, fetched from the log and verified here, step by step.
+
+The explorer is nobody's gateway: it holds no request, response or salt, so V4, V5 and V9 stay open
+on its pages. Whoever holds them runs the same steps with `pinaivu verify`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct
+
+from explorer.sources import LogSource, NotThere
+from pinaivu.bundles import unpack
+from pinaivu.errors import InvalidEncoding, PinaivuError
+from pinaivu.verify import Outcome, Report, Step, Verifier
+
+
+class Proof(Struct, frozen=True, kw_only=True):
+    """What came of verifying a request. Without a `report`, `problem` says why there is none."""
+
+    raw: bytes = b""
+    document: Mapping[str, Any] = {}
+    report: Report | None = None
+    problem: str = ""
+
+    def step(self, step_id: str) -> Step:
+        """A step of the report; a lacking one where it was not run."""
+        if self.report is not None:
+            try:
+                return self.report.step(step_id)
+            except KeyError:
+                why = f"not run: {self.report.verdict}"
+        else:
+            why = self.problem
+        return Step(id=step_id, claim="not run", outcome=Outcome.LACKING, evidence=why)
+
+
+def prove(log: LogSource, verifier: Verifier, gateway: bytes, request_id: UUID) -> Proof:
+    """Fetch and verify; never raises for what log or bundle do, the result says it."""
+    try:
+        raw = log.bundle(gateway, request_id)
+    except NotThere:
+        return Proof(problem="the log has no bundle of this request yet")
+    except PinaivuError as error:
+        return Proof(problem=f"the log did not give the bundle: {error}")
+    report = verifier.verify(raw)
+    try:
+        document = unpack(raw)
+    except InvalidEncoding:
+        document = {}
+    return Proof(raw=raw, document=document, report=report)

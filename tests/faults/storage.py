@@ -1,0 +1,40 @@
+"""A database that fails on demand: a commit that didn't happen, and one that did but wasn't said.
+
+Everything else is the real thing. `next_commit` is used up by one commit.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+
+from sqlmodel import Session
+
+from pinaivu.store.database import Database, StorageFailed
+
+
+class Fault(Enum):
+    """What becomes of a commit whose caller is told that it failed."""
+
+    NOT_PERSISTED = auto()
+    PERSISTED = auto()
+
+
+class FaultyDatabase(Database):
+    """`database` with a fault in its next commit, if one is set."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database._engine)
+        self.next_commit: Fault | None = None
+        self.commits = 0
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """As the real one, until the commit."""
+        fault, self.next_commit = self.next_commit, None
+        with super().begin() as session:
+            yield session
+            if fault == Fault.NOT_PERSISTED:
+                raise StorageFailed("the disk is full, on purpose")
+        self.commits += 1
+        if fault == Fault.PERSISTED:
+            raise StorageFailed("the connection broke after the commit, on purpose")

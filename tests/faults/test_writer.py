@@ -1,0 +1,154 @@
+"""One writer: writes share a commit, fail alone, and are durable before they are answered."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from sqlmodel import Session, select
+
+from pinaivu.store.coordinator import TranscriptRow
+from pinaivu.store.database import StorageFailed, open_database
+from pinaivu.store.writer import Writer, open_writer
+from tests.faults.storage import Fault, FaultyDatabase
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[FaultyDatabase]:
+    opened = open_database(f"sqlite:///{tmp_path}/x.db", "coordinator")
+    yield FaultyDatabase(opened)
+    opened.close()
+
+
+def add(number: int) -> Callable[[Session], int]:
+    def action(session: Session) -> int:
+        session.add(TranscriptRow(bids_root=bytes((number,)) * 32, document=str(number)))
+        return number
+
+    return action
+
+
+def stored(database: FaultyDatabase) -> list[str]:
+    with database.read() as session:
+        return [row.document for row in session.exec(select(TranscriptRow))]
+
+
+async def together(writer: Writer, *actions: Callable[[Session], object]) -> list[object]:
+    """The outcome of each, value or exception, handed over before the first is committed."""
+    outcomes: list[object] = [None] * len(actions)
+
+    async def one(place: int, action: Callable[[Session], object]) -> None:
+        try:
+            outcomes[place] = await writer.write(action)
+        except Exception as error:  # noqa: BLE001 - an outcome
+            outcomes[place] = error
+
+    async with trio.open_nursery() as nursery:
+        for place, action in enumerate(actions):
+            nursery.start_soon(one, place, action)
+    return outcomes
+
+
+async def test_a_write_is_durable_when_it_returns(database: FaultyDatabase) -> None:
+    async with open_writer(database) as writer:
+        assert await writer.write(add(1)) == 1
+        assert stored(database) == ["1"]
+
+
+async def test_writes_that_wait_share_a_commit(database: FaultyDatabase) -> None:
+    """A hundred writes at once are far fewer commits; each gets its own value."""
+    async with open_writer(database) as writer:
+        outcomes = await together(writer, *(add(number) for number in range(100)))
+    assert sorted(map(str, outcomes)) == sorted(map(str, range(100)))
+    assert len(stored(database)) == 100
+    assert database.commits <= 2
+
+
+async def test_a_shared_commit_is_one_in_the_database_too(database: FaultyDatabase) -> None:
+    """When the commit fails, none of its writes is there: no savepoint committed by itself."""
+    database.next_commit = Fault.NOT_PERSISTED
+    async with open_writer(database) as writer:
+        outcomes = await together(writer, add(1), add(2))
+    assert all(isinstance(outcome, StorageFailed) for outcome in outcomes)
+    assert stored(database) == []
+
+
+async def test_a_write_that_raises_is_undone_alone(database: FaultyDatabase) -> None:
+    """Its half is gone, its neighbours of the same commit stay."""
+
+    def half(session: Session) -> None:
+        add(9)(session)
+        session.flush()
+        raise ValueError("on purpose")
+
+    async with open_writer(database) as writer:
+        first, second, third = await together(writer, add(1), half, add(3))
+    assert (first, third) == (1, 3)
+    assert isinstance(second, ValueError)
+    assert sorted(stored(database)) == ["1", "3"]
+
+
+async def test_what_the_database_refuses_fails_alone(database: FaultyDatabase) -> None:
+    """The same key twice: the second is a `StorageFailed`, the third is written."""
+    async with open_writer(database) as writer:
+        outcomes = await together(writer, add(1), add(1), add(3))
+    assert sum(isinstance(outcome, StorageFailed) for outcome in outcomes) == 1
+    assert sorted(stored(database)) == ["1", "3"]
+
+
+@pytest.mark.parametrize(("fault", "kept"), [(Fault.NOT_PERSISTED, []), (Fault.PERSISTED, ["1"])])
+async def test_a_failed_commit_may_or_may_not_have_happened(
+    database: FaultyDatabase, fault: Fault, kept: list[str]
+) -> None:
+    """The caller is told in both cases; the writer goes on."""
+    async with open_writer(database) as writer:
+        database.next_commit = fault
+        with pytest.raises(StorageFailed):
+            await writer.write(add(1))
+        assert stored(database) == kept
+        await writer.write(add(2))
+    assert stored(database) == [*kept, "2"]
+
+
+@pytest.mark.parametrize("fault", Fault)
+async def test_a_crash_only_writer_ends_everything(database: FaultyDatabase, fault: Fault) -> None:
+    """Nothing goes on in its block: whoever opens the store again reads what is there."""
+    went_on = False
+    with pytest.RaisesGroup(StorageFailed, flatten_subgroups=True, allow_unwrapped=True):
+        async with open_writer(database, crash_only=True) as writer:
+            database.next_commit = fault
+            with pytest.raises(StorageFailed):
+                await writer.write(add(1))
+            await trio.sleep_forever()
+            went_on = True
+    assert not went_on
+
+
+async def test_a_callers_own_error_does_not_end_a_crash_only_writer(
+    database: FaultyDatabase,
+) -> None:
+    def refuse(_session: Session) -> None:
+        raise ValueError("on purpose")
+
+    async with open_writer(database, crash_only=True) as writer:
+        with pytest.raises(ValueError, match="on purpose"):
+            await writer.write(refuse)
+        assert await writer.write(add(1)) == 1
+
+
+async def test_leaving_finishes_what_was_accepted(database: FaultyDatabase) -> None:
+    """A caller that is cancelled doesn't take its write with it."""
+    async with open_writer(database) as writer:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await writer.write(add(1))
+    assert stored(database) == ["1"]
+
+
+async def test_settled_waits_for_everything_before(database: FaultyDatabase) -> None:
+    async with open_writer(database) as writer, trio.open_nursery() as nursery:
+        nursery.start_soon(writer.write, add(1))
+        await trio.testing.wait_all_tasks_blocked(0.0)
+        await writer.settled()
+        assert stored(database) == ["1"]
