@@ -74,11 +74,10 @@ contract EnclaveRegistry is IEnclaveRegistry, AccessManaged {
     }
 
     /// @inheritdoc IEnclaveRegistry
-    function proposePair(bytes32 measurement, bytes32 parametersDigest)
-        external
-        restricted
-        returns (uint16 pair)
-    {
+    function proposePair(
+        bytes32 measurement,
+        bytes32 parametersDigest
+    ) external restricted returns (uint16 pair) {
         if (measurement == DEBUG_MEASUREMENT) revert DebugMeasurement();
         bytes32 pairHash = _pairHash(measurement, parametersDigest);
         uint16 present = _pairIndices[pairHash];

@@ -26,11 +26,10 @@ contract ModelRegistry is IModelRegistry, AccessManaged {
     }
 
     /// @inheritdoc IModelRegistry
-    function setModel(string calldata model, Model calldata entry)
-        external
-        restricted
-        returns (bytes32 modelKey)
-    {
+    function setModel(
+        string calldata model,
+        Model calldata entry
+    ) external restricted returns (bytes32 modelKey) {
         _checkId(model);
         if (entry.fingerprint == 0 || entry.tokenizerDigest == 0 || entry.contextTokens == 0) {
             revert InvalidModel(entry);
@@ -42,7 +41,12 @@ contract ModelRegistry is IModelRegistry, AccessManaged {
             _positions[modelKey] = _modelKeys.length;
         }
         emit ModelSet(
-            modelKey, model, entry.fingerprint, entry.tokenizerDigest, entry.ratioPpm, entry.contextTokens
+            modelKey,
+            model,
+            entry.fingerprint,
+            entry.tokenizerDigest,
+            entry.ratioPpm,
+            entry.contextTokens
         );
     }
 

@@ -68,10 +68,12 @@ abstract contract PeerRegistry is IPeerRegistry {
     }
 
     /// @dev The peer key's address follows from its point, so the signature also proves the point.
-    function _checkBinding(address owner, bytes32 peerX, bytes32 peerY, bytes calldata peerSignature)
-        private
-        view
-    {
+    function _checkBinding(
+        address owner,
+        bytes32 peerX,
+        bytes32 peerY,
+        bytes calldata peerSignature
+    ) private view {
         bytes32 structHash = TypedData.hashPeerBinding(owner, ROLE, peerX, peerY);
         address signer = ECDSA.recoverCalldata(TypedData.digest(domainSeparator, structHash), peerSignature);
         address peer = address(uint160(uint256(_peerHash(peerX, peerY))));

@@ -14,7 +14,6 @@ import {Receipt, TypedData} from "./libraries/TypedData.sol";
 contract ReceiptLog is IReceiptLog {
     using TypedData for Receipt;
 
-
     struct Log {
         address operator;
         string[] endpoints;

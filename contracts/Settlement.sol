@@ -47,7 +47,9 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
     uint32 private immutable PAUSE_MAX;
     uint32 private immutable PAUSE_INTERVAL;
 
-    constructor(Config memory config)
+    constructor(
+        Config memory config
+    )
         SettlementBase(config.token, config.times.withdrawalDelay)
         AccessManaged(config.authority)
         LogFunds(config.receiptLog, config.times.adminDelay, config.times.limiterWindow, config.debitLimitPpm)
@@ -123,14 +125,15 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
 
     /// @inheritdoc ISettlement
     function times() external view returns (Times memory) {
-        return Times({
-            unsettledMax: UNSETTLED_MAX,
-            pauseMax: PAUSE_MAX,
-            withdrawalDelay: WITHDRAWAL_DELAY,
-            adminDelay: ADMIN_DELAY,
-            pauseInterval: PAUSE_INTERVAL,
-            limiterWindow: LIMITER_WINDOW
-        });
+        return
+            Times({
+                unsettledMax: UNSETTLED_MAX,
+                pauseMax: PAUSE_MAX,
+                withdrawalDelay: WITHDRAWAL_DELAY,
+                adminDelay: ADMIN_DELAY,
+                pauseInterval: PAUSE_INTERVAL,
+                limiterWindow: LIMITER_WINDOW
+            });
     }
 
     /// @inheritdoc ISettlement
@@ -152,10 +155,10 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
     /// in memory; deposits are left to the limiter.
     /// @return taken Taken from balances.
     /// @return fees Added to the log's fees.
-    function _moveMoney(Batch calldata batch, LogState memory log)
-        private
-        returns (uint96 taken, uint96 fees)
-    {
+    function _moveMoney(
+        Batch calldata batch,
+        LogState memory log
+    ) private returns (uint96 taken, uint96 fees) {
         Debits memory debits = _debit(batch.logId, batch.sequence, batch.debits, log.reserve);
         uint256 backed = debits.due - debits.uncovered;
         (uint256 total, uint256 credited) = _credit(batch.credits, backed, debits.due);
@@ -166,7 +169,7 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
         fees = batch.fees;
         log.reserve -= debits.covered;
         if (debits.uncovered != 0) {
-            fees = uint96(fees * backed / debits.due);
+            fees = uint96((fees * backed) / debits.due);
             log.reserve += uint96(backed - credited - fees);
             emit BatchScaledDown(batch.logId, batch.sequence, debits.due, backed);
         }
@@ -181,8 +184,11 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
     }
 
     function _checkTimes(Times memory t) private pure {
-        bool ordered = 0 < t.unsettledMax && t.unsettledMax < t.pauseMax && t.pauseMax < t.withdrawalDelay
-            && t.withdrawalDelay < t.adminDelay;
+        bool ordered =
+            0 < t.unsettledMax
+                && t.unsettledMax < t.pauseMax
+                && t.pauseMax < t.withdrawalDelay
+                && t.withdrawalDelay < t.adminDelay;
         if (!ordered || t.pauseInterval <= t.pauseMax || t.limiterWindow == 0) revert InvalidTimes(t);
     }
 
@@ -193,8 +199,10 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
             revert WrongWiring(address(log));
         }
         IEnclaveRegistry enclaves = config.enclaveRegistry;
-        bool fits = enclaves.domainSeparator() == separator && address(enclaves.receiptLog()) == address(log)
-            && enclaves.delay() >= config.times.adminDelay;
+        bool fits =
+            enclaves.domainSeparator() == separator
+                && address(enclaves.receiptLog()) == address(log)
+                && enclaves.delay() >= config.times.adminDelay;
         if (!fits) revert WrongWiring(address(enclaves));
         if (config.nodeRegistry.domainSeparator() != separator) {
             revert WrongWiring(address(config.nodeRegistry));

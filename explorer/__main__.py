@@ -10,6 +10,7 @@ import logging
 import subprocess
 import sys
 import threading
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ from streamlit.web import bootstrap
 
 from explorer.config import Config, load_config
 from explorer.site import open_site
+from pinaivu.attestation.simulated import SimulatedDocumentWarning
 from pinaivu.errors import PinaivuError
 
 _RESTART_AFTER_S: Final = 1.0
@@ -60,6 +62,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for chatty in ("alembic", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    warnings.simplefilter("ignore", SimulatedDocumentWarning)  # each page says it itself
     try:
         config = load_config(path)
         open_site(config)  # brings the tables up to date before two processes use them
@@ -94,6 +97,7 @@ def _options(config: Config) -> dict[str, Any]:
         "client_showErrorDetails": "none",
         "global_developmentMode": False,
         "theme_primaryColor": "#2563eb",
+        "theme_paddingTop": "1.5rem",
     }
 
 

@@ -73,6 +73,10 @@ def _header(site: Site, query: dict[str, str]) -> None:
         if button.form_submit_button("Search", width="stretch") and typed.strip():
             st.query_params.from_dict({"q": typed.strip()})
             st.rerun()
+    st.fragment(_show_faults, run_every="5s")(site)
+
+
+def _show_faults(site: Site) -> None:
     for shown in _faults(site):
         st.html(shown)
 
@@ -116,4 +120,5 @@ def _search(site: Site, text: str) -> None:
         st.html(note(join(words, tag("ul", *choices))))
 
 
-main()
+if __name__ == "__main__":  # Streamlit runs the script under this name
+    main()

@@ -100,4 +100,7 @@ def reason(code: int) -> str:
 
 def status(code: int) -> str:
     """A receipt's status in words."""
-    return STATUS.get(Status(code), str(code)) if code in Status else f"status {code}"
+    try:
+        return STATUS[Status(code)]
+    except ValueError:
+        return f"status {code}"

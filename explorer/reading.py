@@ -1,4 +1,4 @@
-"""What the pages ask of the explorer's database. Every list is read by an index, a page at a time."""
+"""What the pages ask of the explorer's database: lists by index, a page at a time."""
 
 from collections.abc import Sequence
 from typing import Any, Final

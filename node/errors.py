@@ -8,7 +8,6 @@ TransportFailure
 └── DirectoryUnavailable  a log's directory did not answer
 Misconfigured
 ├── BadConfig           the configuration file; says where and what
-├── KeyFileUnsafe       a key file that others can read, or that holds no key
 ├── NotRegistered       the chain does not know this node as it runs; says what registers it
 └── WrongModel          the model's files are not what the registry says
 """
@@ -42,10 +41,6 @@ class DirectoryUnavailable(TransportFailure):
 
 class BadConfig(Misconfigured):
     """The configuration file is missing or wrong; the message names the place."""
-
-
-class KeyFileUnsafe(Misconfigured):
-    """A key file that other users can read, or that holds no key."""
 
 
 class NotRegistered(Misconfigured):

@@ -29,7 +29,6 @@ from node.engines.supervisor import EngineEvent, Supervisor
 from node.executor import ACK_TIMEOUT_S, Executor
 from node.gateways import Gateways
 from node.journal import Journal
-from node.keyfiles import load_key
 from node.links import keep_serving
 from node.logs import LogWatch
 from node.models import (
@@ -49,6 +48,7 @@ from node.wallet import NodeKeys, check_registered
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.rpc import HttpRpc
+from pinaivu.keyfiles import load_key
 from pinaivu.keys import checksum
 from pinaivu.p2p.host import Host, open_host
 from pinaivu.store.database import open_database

@@ -15,6 +15,7 @@ from eth_hash.auto import keccak
 from pinaivu.errors import InvalidEncoding, PeerFault
 
 ADDRESS_BYTES: Final = 20
+SECRET_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 65
 ZERO_ADDRESS: Final = bytes(ADDRESS_BYTES)
 _HALF_ORDER: Final = 0x7FFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFF_5D576E73_57A4501D_DFE92F46_681B20A0
@@ -35,6 +36,8 @@ class SecretKey:
 
     def __init__(self, secret: bytes) -> None:
         """Take 32 secret bytes; `InvalidEncoding` when they are no valid scalar."""
+        if len(secret) != SECRET_BYTES:
+            raise InvalidEncoding(f"a secp256k1 secret is {SECRET_BYTES} bytes")
         try:
             self._key = PrivateKey(secret)
         except (ValueError, TypeError) as error:

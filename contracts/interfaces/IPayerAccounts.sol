@@ -34,13 +34,20 @@ interface IPayerAccounts is ISettlementErrors {
     /// @notice `amount` was paid by `from` for `payer` into the ledger of `logId`; of it, `debtRepaid`
     /// went to the log's reserve and the rest to the payer's balance.
     event Deposited(
-        address indexed payer, bytes32 indexed logId, address indexed from, uint96 amount, uint96 debtRepaid
+        address indexed payer,
+        bytes32 indexed logId,
+        address indexed from,
+        uint96 amount,
+        uint96 debtRepaid
     );
     /// @notice The payer's first assignment: its balance moved from no log to `logId`.
     event Assigned(address indexed payer, bytes32 indexed logId, uint96 balance, uint96 debtRepaid);
     /// @notice From `movableAt` on the payer may move its balance to `nextLogId`. 0: cancelled.
     event MoveRequested(
-        address indexed payer, bytes32 indexed logId, bytes32 indexed nextLogId, uint40 movableAt
+        address indexed payer,
+        bytes32 indexed logId,
+        bytes32 indexed nextLogId,
+        uint40 movableAt
     );
     /// @notice The payer's balance moved; of it, `debtRepaid` went to the new log's reserve.
     event Moved(
@@ -54,7 +61,10 @@ interface IPayerAccounts is ISettlementErrors {
     event GrantEpochBumped(address indexed payer, uint64 grantEpoch);
     /// @notice `requested` base units can be withdrawn from `availableAt` on. 0 and 0: cancelled.
     event WithdrawalRequested(
-        address indexed payer, bytes32 indexed logId, uint96 requested, uint40 availableAt
+        address indexed payer,
+        bytes32 indexed logId,
+        uint96 requested,
+        uint40 availableAt
     );
     /// @notice `amount` left the ledger of `logId` to `to`; nothing is pending any more.
     event Withdrawn(address indexed payer, bytes32 indexed logId, address indexed to, uint96 amount);

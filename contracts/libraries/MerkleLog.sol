@@ -24,10 +24,13 @@ library MerkleLog {
     }
 
     /// @notice Reverts unless `leaf` is leaf `index` of the tree (`size`, `root`). RFC 9162, 2.1.3.2.
-    function checkInclusion(bytes32 leaf, uint64 index, uint64 size, bytes32 root, bytes32[] calldata proof)
-        internal
-        pure
-    {
+    function checkInclusion(
+        bytes32 leaf,
+        uint64 index,
+        uint64 size,
+        bytes32 root,
+        bytes32[] calldata proof
+    ) internal pure {
         if (index >= size) revert IndexBeyondSize(index, size);
         uint256 node = index;
         uint256 last = size - 1;

@@ -20,11 +20,11 @@ library PackedRows {
     /// @notice Row `index`, whose party must come after `previous`.
     /// @param previous Party of the row before; the zero address before the first, so that nobody can be
     /// the zero address.
-    function rowAfter(bytes calldata rows, address previous, uint256 index)
-        internal
-        pure
-        returns (address party, uint96 amount)
-    {
+    function rowAfter(
+        bytes calldata rows,
+        address previous,
+        uint256 index
+    ) internal pure returns (address party, uint96 amount) {
         bytes32 row = bytes32(rows[index * ROW_BYTES:]);
         party = address(bytes20(row));
         amount = uint96(uint256(row));

@@ -155,8 +155,9 @@ struct Verdict {
 /// @notice One domain for the whole deployment: `verifyingContract` is Settlement in every contract.
 /// Hashing only. Who must have signed, and whether the values make sense, is the caller's question.
 library TypedData {
-    bytes32 internal constant DOMAIN_TYPEHASH =
-        keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
+    bytes32 internal constant DOMAIN_TYPEHASH = keccak256(
+        "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+    );
 
     bytes32 internal constant SEGMENT_TYPEHASH = keccak256(
         "Segment(address node,uint8 rank,bytes32 awardDigest,bytes32 completionDigest,bytes32 segmentCommitment,uint64 startByte,uint64 endByte,uint32 promptBilled,uint32 outputBilled,uint32 outputNode,uint32 outputGateway,uint32 acks,uint64 priceIn,uint64 priceOut,uint8 clearing,uint8 result,uint96 amount,uint96 fee,uint64 nodeCounter,uint128 nodeTotal)"
@@ -170,8 +171,9 @@ library TypedData {
         "Completion(bytes32 awardDigest,address node,bytes32 fingerprint,bytes32 segmentCommitment,bytes32 responseCommitment,uint64 startByte,uint64 endByte,uint32 promptTokens,uint32 outputTokens,uint32 acks,bytes32 lastPreimage,uint8 finish,uint64 startedMs,uint64 firstTokenMs,uint64 finishedMs,bytes32 auditCommitment)"
     );
 
-    bytes32 internal constant CHECKPOINT_TYPEHASH =
-        keccak256("Checkpoint(bytes32 logId,uint64 epoch,uint64 size,bytes32 root,uint64 timeMs)");
+    bytes32 internal constant CHECKPOINT_TYPEHASH = keccak256(
+        "Checkpoint(bytes32 logId,uint64 epoch,uint64 size,bytes32 root,uint64 timeMs)"
+    );
 
     bytes32 internal constant BATCH_TYPEHASH = keccak256(
         "Batch(bytes32 logId,uint64 epoch,uint64 sequence,uint64 prevSize,uint64 newSize,bytes32 prevRoot,bytes32 newRoot,uint32 parties,bytes32 statementRoot,uint96 fees,uint64 timeMs,bytes debits,bytes credits)"
@@ -185,8 +187,9 @@ library TypedData {
         "GatewayRegistration(address gateway,bytes32 peerX,bytes32 peerY,uint64 nonce,uint64 deadlineMs,string[] endpoints)"
     );
 
-    bytes32 internal constant PEER_BINDING_TYPEHASH =
-        keccak256("PeerBinding(address owner,uint8 role,bytes32 peerX,bytes32 peerY)");
+    bytes32 internal constant PEER_BINDING_TYPEHASH = keccak256(
+        "PeerBinding(address owner,uint8 role,bytes32 peerX,bytes32 peerY)"
+    );
 
     bytes32 internal constant VERDICT_TYPEHASH = keccak256(
         "Verdict(bytes32 logId,address key,bytes32 measurement,bytes32 parametersDigest,bytes32 manifestDigest,bytes32 payloadDigest,uint64 blockNumber,bytes32 blockHash,uint64 documentMs,uint64 expiresMs)"
@@ -197,9 +200,10 @@ library TypedData {
     /// @notice The one separator of a deployment.
     /// @param settlement Address of Settlement on this chain, also when another contract asks.
     function domainSeparator(address settlement) internal view returns (bytes32) {
-        return keccak256(
-            abi.encode(DOMAIN_TYPEHASH, keccak256("Pinaivu"), keccak256("1"), block.chainid, settlement)
-        );
+        return
+            keccak256(
+                abi.encode(DOMAIN_TYPEHASH, keccak256("Pinaivu"), keccak256("1"), block.chainid, settlement)
+            );
     }
 
     /// @notice What is signed for a struct hash.
@@ -230,24 +234,25 @@ library TypedData {
     }
 
     function hash(Batch calldata batch) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                BATCH_TYPEHASH,
-                batch.logId,
-                batch.epoch,
-                batch.sequence,
-                batch.prevSize,
-                batch.newSize,
-                batch.prevRoot,
-                batch.newRoot,
-                batch.parties,
-                batch.statementRoot,
-                batch.fees,
-                batch.timeMs,
-                keccak256(batch.debits),
-                keccak256(batch.credits)
-            )
-        );
+        return
+            keccak256(
+                abi.encode(
+                    BATCH_TYPEHASH,
+                    batch.logId,
+                    batch.epoch,
+                    batch.sequence,
+                    batch.prevSize,
+                    batch.newSize,
+                    batch.prevRoot,
+                    batch.newRoot,
+                    batch.parties,
+                    batch.statementRoot,
+                    batch.fees,
+                    batch.timeMs,
+                    keccak256(batch.debits),
+                    keccak256(batch.credits)
+                )
+            );
     }
 
     function hash(NodeRegistration memory registration) internal pure returns (bytes32) {
@@ -260,28 +265,30 @@ library TypedData {
         for (uint256 i = 0; i < count; ++i) {
             endpoints[i] = keccak256(bytes(registration.endpoints[i]));
         }
-        return keccak256(
-            abi.encode(
-                GATEWAY_REGISTRATION_TYPEHASH,
-                registration.gateway,
-                registration.peerX,
-                registration.peerY,
-                registration.nonce,
-                registration.deadlineMs,
-                keccak256(abi.encodePacked(endpoints))
-            )
-        );
+        return
+            keccak256(
+                abi.encode(
+                    GATEWAY_REGISTRATION_TYPEHASH,
+                    registration.gateway,
+                    registration.peerX,
+                    registration.peerY,
+                    registration.nonce,
+                    registration.deadlineMs,
+                    keccak256(abi.encodePacked(endpoints))
+                )
+            );
     }
 
     function hash(Verdict memory verdict) internal pure returns (bytes32) {
         return keccak256(abi.encode(VERDICT_TYPEHASH, verdict));
     }
 
-    function hashPeerBinding(address owner, uint8 role, bytes32 peerX, bytes32 peerY)
-        internal
-        pure
-        returns (bytes32)
-    {
+    function hashPeerBinding(
+        address owner,
+        uint8 role,
+        bytes32 peerX,
+        bytes32 peerY
+    ) internal pure returns (bytes32) {
         return keccak256(abi.encode(PEER_BINDING_TYPEHASH, owner, role, peerX, peerY));
     }
 

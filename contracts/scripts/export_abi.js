@@ -52,9 +52,7 @@ async function render(artifacts, contract) {
   if (Object.keys(artifact.linkReferences).length !== 0) throw new Error(`${contract} needs linking`);
   const outputFile = await artifacts.getBuildInfoOutputPath(artifact.buildInfoId);
   const { output } = JSON.parse(await readFile(outputFile, "utf8"));
-  const metadata = JSON.parse(
-    output.contracts[artifact.inputSourceName][artifact.contractName].metadata,
-  );
+  const metadata = JSON.parse(output.contracts[artifact.inputSourceName][artifact.contractName].metadata);
   delete metadata.settings.remappings;
   const build = JSON.stringify(sorted(metadata));
   const entry = {

@@ -32,18 +32,32 @@ abstract contract LogAnchors is ILogAnchors {
         } else {
             bytes32 anchor = _anchors[batch.logId][lastSequence];
             bytes32 given = _anchor(
-                batch.logId, lastSequence, last.prevSize, batch.prevSize, batch.prevRoot, last.batchDigest
+                batch.logId,
+                lastSequence,
+                last.prevSize,
+                batch.prevSize,
+                batch.prevRoot,
+                last.batchDigest
             );
             if (given != anchor) revert AnchorMismatch(anchor, given);
         }
         MerkleLog.checkConsistency(
-            batch.prevSize, batch.prevRoot, batch.newSize, batch.newRoot, consistencyProof
+            batch.prevSize,
+            batch.prevRoot,
+            batch.newSize,
+            batch.newRoot,
+            consistencyProof
         );
     }
 
     function _setAnchor(Batch calldata batch, bytes32 batchDigest) internal {
         _anchors[batch.logId][batch.sequence] = _anchor(
-            batch.logId, batch.sequence, batch.prevSize, batch.newSize, batch.newRoot, batchDigest
+            batch.logId,
+            batch.sequence,
+            batch.prevSize,
+            batch.newSize,
+            batch.newRoot,
+            batchDigest
         );
     }
 

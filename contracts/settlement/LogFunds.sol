@@ -69,12 +69,10 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
     }
 
     /// @inheritdoc ILogFunds
-    function withdrawReserve(bytes32 logId, address to)
-        external
-        nonReentrant
-        onlyOperator(logId)
-        returns (uint96 amount)
-    {
+    function withdrawReserve(
+        bytes32 logId,
+        address to
+    ) external nonReentrant onlyOperator(logId) returns (uint96 amount) {
         if (to == address(0)) revert ZeroAddress();
         ReserveRequest memory request = _reserveRequests[logId];
         _checkMatured(request.availableAt);
@@ -87,12 +85,10 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
     }
 
     /// @inheritdoc ILogFunds
-    function withdrawFees(bytes32 logId, address to)
-        external
-        nonReentrant
-        onlyOperator(logId)
-        returns (uint96 amount)
-    {
+    function withdrawFees(
+        bytes32 logId,
+        address to
+    ) external nonReentrant onlyOperator(logId) returns (uint96 amount) {
         if (to == address(0)) revert ZeroAddress();
         amount = _logs[logId].fees;
         if (amount == 0) revert ZeroAmount();
@@ -110,8 +106,11 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
             (_controls.limitPpm, _controls.nextLimitPpm, _controls.nextLimitFrom) = (limitPpm, 0, 0);
         } else {
             effectiveAt += ADMIN_DELAY;
-            (_controls.limitPpm, _controls.nextLimitPpm, _controls.nextLimitFrom) =
-                (present, limitPpm, effectiveAt);
+            (_controls.limitPpm, _controls.nextLimitPpm, _controls.nextLimitFrom) = (
+                present,
+                limitPpm,
+                effectiveAt
+            );
         }
         emit DebitLimitSet(limitPpm, effectiveAt);
     }
@@ -142,10 +141,12 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
     }
 
     /// @dev Counts `taken` as debited from the deposits of `log`; reverts above the limit.
-    function _takeFromDeposits(LogState memory log, Controls memory controls, bytes32 logId, uint96 taken)
-        internal
-        view
-    {
+    function _takeFromDeposits(
+        LogState memory log,
+        Controls memory controls,
+        bytes32 logId,
+        uint96 taken
+    ) internal view {
         _enterWindow(log);
         uint256 limit = _windowLimit(log, _limitOf(controls));
         uint96 debited = log.windowDebited + taken;
@@ -168,7 +169,7 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
 
     /// @dev The share counts from what was assigned when the window began, with what came and went since.
     function _windowLimit(LogState memory log, uint32 limitPpm) private pure returns (uint256) {
-        return (uint256(log.assigned) + log.windowDebited) * limitPpm / PPM;
+        return ((uint256(log.assigned) + log.windowDebited) * limitPpm) / PPM;
     }
 
     function _limitOf(Controls memory controls) private view returns (uint32) {

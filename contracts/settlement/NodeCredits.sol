@@ -56,17 +56,18 @@ abstract contract NodeCredits is SettlementBase, INodeCredits {
     /// The cast is safe, as `backed <= due`.
     /// @return total Sum of the rows' amounts.
     /// @return credited Sum of what was credited.
-    function _credit(bytes calldata rows, uint256 backed, uint256 due)
-        internal
-        returns (uint256 total, uint256 credited)
-    {
+    function _credit(
+        bytes calldata rows,
+        uint256 backed,
+        uint256 due
+    ) internal returns (uint256 total, uint256 credited) {
         uint256 count = rows.count();
         address node;
         uint96 amount;
         for (uint256 i = 0; i < count; ++i) {
             (node, amount) = rows.rowAfter(node, i);
             total += amount;
-            uint128 share = backed == due ? amount : uint128(amount * backed / due);
+            uint128 share = backed == due ? amount : uint128((amount * backed) / due);
             credited += share;
             Credit storage entry = _credits[node];
             (entry.credit, entry.lifetime) = (entry.credit + share, entry.lifetime + share);

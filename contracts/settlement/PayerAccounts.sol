@@ -48,8 +48,11 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
         bytes32 s
     ) external nonReentrant {
         // A failure is no error here: the permit may have been submitted already; the pull decides.
-        // solhint-disable-next-line no-empty-blocks
-        try IERC20Permit(address(TOKEN)).permit(msg.sender, address(this), amount, deadline, v, r, s) {} catch {}
+        // solhint-disable no-empty-blocks
+        try
+            IERC20Permit(address(TOKEN)).permit(msg.sender, address(this), amount, deadline, v, r, s)
+        {} catch {}
+        // solhint-enable no-empty-blocks
         _deposit(payer, amount);
     }
 
@@ -127,10 +130,12 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
 
     /// @dev Debits every row from its payer's balance in `logId`, then from `reserve` at the payer's debt.
     /// Leaves it to the caller to book `taken` and `covered` on the log.
-    function _debit(bytes32 logId, uint64 sequence, bytes calldata rows, uint96 reserve)
-        internal
-        returns (Debits memory debits)
-    {
+    function _debit(
+        bytes32 logId,
+        uint64 sequence,
+        bytes calldata rows,
+        uint96 reserve
+    ) internal returns (Debits memory debits) {
         mapping(address => Account) storage accounts = _accounts[logId];
         uint256 count = rows.count();
         address payer;
@@ -164,10 +169,11 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
     }
 
     /// @dev Moves the caller's account from one ledger to another and ends a pending move.
-    function _move(Payer storage payer, bytes32 from, bytes32 to)
-        private
-        returns (uint96 balance, uint96 repaid)
-    {
+    function _move(
+        Payer storage payer,
+        bytes32 from,
+        bytes32 to
+    ) private returns (uint96 balance, uint96 repaid) {
         Account memory account = _accounts[from][msg.sender];
         delete _accounts[from][msg.sender];
         balance = account.balance;

@@ -5,6 +5,7 @@ however that ends.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -69,10 +70,9 @@ def main() -> int:
     except PinaivuError as error:
         print(f"explorer: {error}", file=sys.stderr)  # noqa: T201 - a program's last words
         return 2
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         indexer.run(lambda: time.sleep(_LOOK_EVERY_S))
-    except KeyboardInterrupt:
-        return 0
+    return 0
 
 
 def _end_with_parent() -> None:

@@ -105,8 +105,8 @@ def _words(site: Site, picture: Picture, receipt: Receipt, winners: dict[bytes, 
         join(
             f"Rank {segment.rank}: ",
             party("node", node),
-            f" at {_price(segment.price_out)} {site.symbol} out, {_price(segment.price_in)} in, per "
-            f"million tokens ({CLEARING.get(Clearing(segment.clearing), '?')}). ",
+            f" at {_price(segment.price_out)} {site.symbol} out, {_price(segment.price_in)} in, "
+            f"per million tokens ({CLEARING.get(Clearing(segment.clearing), '?')}). ",
         )
         for node, segment in winners.items()
     ]
@@ -125,7 +125,7 @@ def _prices(ranked: list[rule.Ranked], winners: dict[bytes, Segment]) -> Any:
             points.append(_point(name, "clearing price", winners[node].price_out))
     kinds = ["standing offer", "bid", "clearing price"]
     order = [_name(place.entrant) for place in ranked]
-    base = alt.Chart(alt.Data(values=points)).encode(
+    base = alt.Chart(alt.InlineData(values=points)).encode(
         y=alt.Y("node:N", sort=order, title=None),
         x=alt.X("price:Q", title=None, scale=alt.Scale(zero=False, padding=20)),
     )
@@ -160,7 +160,7 @@ def _scores(market: Market, ranked: list[rule.Ranked]) -> Any:
         ]
     order = [_name(place.entrant) for place in ranked]
     return (
-        alt.Chart(alt.Data(values=bars))
+        alt.Chart(alt.InlineData(values=bars))
         .mark_bar(height={"band": 0.6})
         .encode(
             y=alt.Y("node:N", sort=order, title=None),

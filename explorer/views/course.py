@@ -1,6 +1,7 @@
 """The course of a request: its timeline, its segments and charges, and its settlement on chain."""
 
 from collections.abc import Iterator
+from typing import Final
 
 import streamlit as st
 
@@ -30,6 +31,7 @@ from pinaivu.messages import Receipt
 from pinaivu.settlement import unpack_rows
 
 _Moment = tuple[str, int, str]
+_LEGIBLE: Final = 0.14  # of the bar's width
 
 
 def show(site: Site, listed: Listed, receipt: Receipt, proof: Proof) -> None:
@@ -66,8 +68,9 @@ def _lane(receipt: Receipt) -> Html:
         if start and stop and stop > start:
             length = stop - start
             said = f"{name} {duration(length)}"
+            shown = said if length > whole * _LEGIBLE else ""
             share = f"flex: {length / whole:.4f} 1 0"
-            spans.append(tag("span", said, class_=kind, style=share, title=said))
+            spans.append(tag("span", shown, class_=kind, style=share, title=said))
     return tag("div", *spans, class_="pnv-lane") if spans else Html("")
 
 
@@ -75,9 +78,8 @@ def _timeline(listed: Listed, receipt: Receipt, proof: Proof) -> Html:
     before = 0
     cells = []
     for what, at_ms, clock in _moments(listed, receipt, proof):
-        cells.append(
-            [what, moment(at_ms), f"+ {duration(at_ms - before)}" if before else "", clock]
-        )
+        later = f"+ {duration(at_ms - before)}" if before and at_ms >= before else ""
+        cells.append([what, moment(at_ms), later, clock])
         before = at_ms
     return table(["What", "When", "After#", "Whose clock"], cells)
 
@@ -97,7 +99,11 @@ def _moments(listed: Listed, receipt: Receipt, proof: Proof) -> Iterator[_Moment
     if listed.batch is not None:
         yield f"batch {listed.batch.sequence} signed", listed.batch.time_ms, "coordinator"
     if (settled := listed.settlement) is not None:
-        yield f"settled in block {count(settled.block_number)}", settled.block_ms, "chain"
+        yield (
+            f"settled in block {count(settled.block_number)}",
+            settled.block_ms,
+            "chain, in whole seconds",
+        )
 
 
 def _segments(site: Site, receipt: Receipt) -> Html:
@@ -110,8 +116,7 @@ def _segments(site: Site, receipt: Receipt) -> Html:
                 party("node", segment.node),
                 f"{count(segment.start_byte)}–{count(segment.end_byte)}",
                 f"{count(segment.prompt_billed)} / {count(segment.output_billed)}",
-                f"{count(segment.output_node)} / {count(segment.output_gateway)}"
-                f" / {count(segment.acks)}",
+                " / ".join(map(count, (segment.output_node, segment.output_gateway, segment.acks))),
                 f"{amount(segment.price_in)} / {amount(segment.price_out)}",
                 clearing,
                 amount(segment.amount),

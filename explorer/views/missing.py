@@ -11,7 +11,7 @@ from pinaivu.errors import PinaivuError
 
 
 def request(site: Site, wanted: UUID) -> None:
-    """No receipt of this id in the index: is it late, elsewhere or mistyped?"""
+    """No receipt of this id in the index: it is late, elsewhere or mistyped."""
     st.html(tag("div", tag("small", "Request"), str(wanted), class_="pnv-title"))
     st.html(
         note(

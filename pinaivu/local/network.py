@@ -218,6 +218,7 @@ class Network:
                     "files": str(self.folder.model_files),
                     "price_out": price,
                     "idle_discount_ppm": discount,
+                    "measure": {"runs": 1, "tokens": 16},
                     "engine": {"kind": "llamacpp", "gguf": str(gguf_path()), "slots": slots},
                 }
             ],

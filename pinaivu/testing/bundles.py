@@ -205,6 +205,7 @@ class BundleFactory:
         settled = self.ledger.batch_over(served.index)
         named = {served.receipt.message.epoch, checkpoint.message.epoch}
         named |= {leg.award.message.epoch for leg in legs} & self.epochs.keys()
+        named.add(served.auction.header.epoch)
         if settled:
             named.add(settled.batch.message.epoch)
         document: Json = {

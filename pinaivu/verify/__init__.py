@@ -12,6 +12,7 @@ V12), `open_claims` (V13, V14). Each says in its docstring what it does not prov
 docs/bundle-coverage.md. Nothing here does input or output.
 """
 
+from pinaivu.attestation.simulated import SimulatedDocumentWarning
 from pinaivu.verify.case import Copies, TokenCounter
 from pinaivu.verify.facts import ChainFacts
 from pinaivu.verify.findings import Outcome
@@ -30,6 +31,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "Report",
+    "SimulatedDocumentWarning",
     "Step",
     "TokenCounter",
     "Verifier",

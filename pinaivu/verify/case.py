@@ -97,6 +97,10 @@ class Case(Struct, frozen=True, kw_only=True, dict=True):
     def _digests(self) -> dict[int, bytes]:
         return {}
 
+    @cached_property
+    def _signed_by(self) -> set[tuple[int, bytes]]:
+        return set()
+
     def digest(self, signed: Signed[Any]) -> bytes:
         """The digest of a message of this bundle, computed once."""
         known = self._digests
@@ -106,8 +110,11 @@ class Case(Struct, frozen=True, kw_only=True, dict=True):
         return found
 
     def require_signed(self, signed: Signed[Any], signer: bytes, what: str) -> None:
-        """Raise `BadSignature` naming `what` unless `signer` signed."""
-        require_signer(self.digest(signed), signed.signature, signer, what)
+        """Raise `BadSignature` naming `what` unless `signer` signed; looked at once."""
+        key = (id(signed), signer)
+        if key not in self._signed_by:
+            require_signer(self.digest(signed), signed.signature, signer, what)
+            self._signed_by.add(key)
 
     @cached_property
     def epochs(self) -> dict[int, EpochPart]:

@@ -41,7 +41,10 @@ contract EnclaveRegistryTest is Network {
         vm.warp(allowedFrom - 1);
         Verdict memory verdict = verdictFor(logId, NEXT_KEY);
         verdict.measurement = OTHER;
-        _refused(verdict, abi.encodeWithSelector(IEnclaveRegistry.PairNotAllowedYet.selector, 2, allowedFrom));
+        _refused(
+            verdict,
+            abi.encodeWithSelector(IEnclaveRegistry.PairNotAllowedYet.selector, 2, allowedFrom)
+        );
         vm.warp(allowedFrom);
         _activate(verdict);
         eq(enclaveRegistry.epochOf(logId, 2).pair, 2);
@@ -50,9 +53,7 @@ contract EnclaveRegistryTest is Network {
     function test_ThePairIsMeasurementAndParametersTogether() external {
         Verdict memory verdict = verdictFor(logId, NEXT_KEY);
         verdict.parametersDigest = OTHER;
-        _refused(
-            verdict, abi.encodeWithSelector(IEnclaveRegistry.UnknownPair.selector, MEASUREMENT, OTHER)
-        );
+        _refused(verdict, abi.encodeWithSelector(IEnclaveRegistry.UnknownPair.selector, MEASUREMENT, OTHER));
     }
 
     function test_APairIsProposedOnce() external by(ADMIN) {
@@ -94,8 +95,10 @@ contract EnclaveRegistryTest is Network {
     }
 
     function test_RolesAreKept() external by(STRANGER) {
-        bytes memory unauthorized =
-            abi.encodeWithSelector(IAccessManaged.AccessManagedUnauthorized.selector, STRANGER);
+        bytes memory unauthorized = abi.encodeWithSelector(
+            IAccessManaged.AccessManagedUnauthorized.selector,
+            STRANGER
+        );
         reverts(unauthorized);
         enclaveRegistry.proposePair(OTHER, PARAMETERS);
         reverts(unauthorized);
@@ -176,7 +179,9 @@ contract EnclaveRegistryTest is Network {
         _refused(
             verdict,
             abi.encodeWithSelector(
-                IEnclaveRegistry.VerdictExpired.selector, verdict.expiresMs, verdict.expiresMs
+                IEnclaveRegistry.VerdictExpired.selector,
+                verdict.expiresMs,
+                verdict.expiresMs
             )
         );
         verdict.expiresMs += 1;
@@ -220,8 +225,10 @@ contract EnclaveRegistryTest is Network {
     }
 
     function test_AnotherVerifierTakesTheDelay() external {
-        IAttestationVerifier next =
-            new SimulatedAttestationVerifier(address(settlement), vm.addr(SIMULATOR_KEY + 1));
+        IAttestationVerifier next = new SimulatedAttestationVerifier(
+            address(settlement),
+            vm.addr(SIMULATOR_KEY + 1)
+        );
         uint40 effectiveAt = uint40(block.timestamp) + ADMIN_DELAY;
         vm.expectEmit(address(enclaveRegistry));
         emit IEnclaveRegistry.VerifierProposed(next, effectiveAt);
@@ -331,8 +338,12 @@ contract EnclaveRegistryTest is Network {
     }
 
     function _mismatch(Verdict memory verdict, bytes32 actual) private pure returns (bytes memory) {
-        return abi.encodeWithSelector(
-            IEnclaveRegistry.BlockHashMismatch.selector, verdict.blockNumber, verdict.blockHash, actual
-        );
+        return
+            abi.encodeWithSelector(
+                IEnclaveRegistry.BlockHashMismatch.selector,
+                verdict.blockNumber,
+                verdict.blockHash,
+                actual
+            );
     }
 }

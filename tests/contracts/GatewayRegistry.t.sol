@@ -39,7 +39,12 @@ contract GatewayRegistryTest is Network {
     function test_AnyoneMayRelayARegistrationOnce() external {
         Peer memory peer = Peers.get(0);
         GatewayRegistration memory registration = GatewayRegistration(
-            GATEWAY, peer.x, peer.y, 0, uint64(block.timestamp * 1000), _endpoints("https://a")
+            GATEWAY,
+            peer.x,
+            peer.y,
+            0,
+            uint64(block.timestamp * 1000),
+            _endpoints("https://a")
         );
         bytes32 digest = TypedData.digest(settlement.domainSeparator(), TypedData.hash(registration));
         bytes memory signed = signature(GATEWAY_KEY, digest);

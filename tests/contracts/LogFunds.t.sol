@@ -181,7 +181,8 @@ contract LogFundsTest is Network {
             settle(batch);
         } else {
             settleReverts(
-                batch, abi.encodeWithSelector(ILogFunds.DebitLimitExceeded.selector, logId, amount, 200)
+                batch,
+                abi.encodeWithSelector(ILogFunds.DebitLimitExceeded.selector, logId, amount, 200)
             );
         }
     }

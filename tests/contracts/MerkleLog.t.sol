@@ -7,10 +7,13 @@ import {Test} from "./support/Test.sol";
 
 /// @dev The library behind an address, so that proofs are calldata and reverts can be expected.
 contract MerkleLogHarness {
-    function inclusion(bytes32 leaf, uint64 index, uint64 size, bytes32 root, bytes32[] calldata proof)
-        external
-        pure
-    {
+    function inclusion(
+        bytes32 leaf,
+        uint64 index,
+        uint64 size,
+        bytes32 root,
+        bytes32[] calldata proof
+    ) external pure {
         MerkleLog.checkInclusion(leaf, index, size, root, proof);
     }
 
@@ -145,10 +148,13 @@ contract MerkleLogTest is Test {
         HARNESS.consistency(3, 0, 4, 0, new bytes32[](0));
     }
 
-    function _refusedInclusion(bytes32 leaf, uint64 index, uint64 size, bytes32 root, bytes32[] memory proof)
-        private
-        view
-    {
+    function _refusedInclusion(
+        bytes32 leaf,
+        uint64 index,
+        uint64 size,
+        bytes32 root,
+        bytes32[] memory proof
+    ) private view {
         try HARNESS.inclusion(leaf, index, size, root, proof) {
             check(false);
         } catch {}

@@ -17,7 +17,12 @@ contract ModelRegistryTest is Network {
         IModelRegistry.Model memory entry = _entry();
         vm.expectEmit(address(modelRegistry));
         emit IModelRegistry.ModelSet(
-            keccak256(bytes(MODEL)), MODEL, entry.fingerprint, entry.tokenizerDigest, 250_000, 8_192
+            keccak256(bytes(MODEL)),
+            MODEL,
+            entry.fingerprint,
+            entry.tokenizerDigest,
+            250_000,
+            8_192
         );
         eq(modelRegistry.setModel(MODEL, entry), keccak256(bytes(MODEL)));
         entry.contextTokens = 4_096;
@@ -64,9 +69,15 @@ contract ModelRegistryTest is Network {
 
     function testFuzz_EveryByteIsJudgedAsTheSpecificationSays(bytes1 character) external by(REGISTRAR) {
         uint8 code = uint8(character);
-        bool fits = (code >= 0x30 && code <= 0x3a) || (code >= 0x40 && code <= 0x5a)
-            || (code >= 0x61 && code <= 0x7a) || character == "." || character == "_" || character == "/"
-            || character == "+" || character == "-";
+        bool fits =
+            (code >= 0x30 && code <= 0x3a)
+                || (code >= 0x40 && code <= 0x5a)
+                || (code >= 0x61 && code <= 0x7a)
+                || character == "."
+                || character == "_"
+                || character == "/"
+                || character == "+"
+                || character == "-";
         string memory model = string(bytes.concat(character));
         if (fits) {
             modelRegistry.setModel(model, _entry());
@@ -88,8 +99,10 @@ contract ModelRegistryTest is Network {
     }
 
     function test_OnlyTheRegistrarWrites() external by(STRANGER) {
-        bytes memory unauthorized =
-            abi.encodeWithSelector(IAccessManaged.AccessManagedUnauthorized.selector, STRANGER);
+        bytes memory unauthorized = abi.encodeWithSelector(
+            IAccessManaged.AccessManagedUnauthorized.selector,
+            STRANGER
+        );
         reverts(unauthorized);
         modelRegistry.setModel(MODEL, _entry());
         reverts(unauthorized);

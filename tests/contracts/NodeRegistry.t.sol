@@ -64,7 +64,9 @@ contract NodeRegistryTest is Network {
         _refused(
             registration,
             abi.encodeWithSelector(
-                IPeerRegistry.DeadlinePassed.selector, registration.deadlineMs, block.timestamp * 1000
+                IPeerRegistry.DeadlinePassed.selector,
+                registration.deadlineMs,
+                block.timestamp * 1000
             )
         );
         registration.deadlineMs += 1;
@@ -75,9 +77,7 @@ contract NodeRegistryTest is Network {
         NodeRegistration memory registration = _registration(0);
         bytes memory signed = signature(0xbad, _digest(registration));
         bytes memory binding = bindingSignature(Peers.get(0), NODE, 2);
-        reverts(
-            abi.encodeWithSelector(IPeerRegistry.WrongOwnerSignature.selector, NODE, vm.addr(0xbad))
-        );
+        reverts(abi.encodeWithSelector(IPeerRegistry.WrongOwnerSignature.selector, NODE, vm.addr(0xbad)));
         nodeRegistry.registerBySignature(registration, signed, binding);
     }
 

@@ -7,7 +7,9 @@ import {Test} from "./support/Test.sol";
 contract PackedRowsHarness {
     using PackedRows for bytes;
 
-    function read(bytes calldata rows) external pure returns (address[] memory parties, uint96[] memory amounts) {
+    function read(
+        bytes calldata rows
+    ) external pure returns (address[] memory parties, uint96[] memory amounts) {
         uint256 count = rows.count();
         (parties, amounts) = (new address[](count), new uint96[](count));
         address previous;
@@ -22,13 +24,20 @@ contract PackedRowsTest is Test {
     PackedRowsHarness private immutable HARNESS = new PackedRowsHarness();
 
     function test_NoBytesAreNoRows() external view {
-        (address[] memory parties,) = HARNESS.read("");
+        (address[] memory parties, ) = HARNESS.read("");
         eq(parties.length, 0);
     }
 
-    function testFuzz_RowsReadAsTheyWerePacked(address[3] memory parties, uint96[3] memory amounts) external view {
+    function testFuzz_RowsReadAsTheyWerePacked(
+        address[3] memory parties,
+        uint96[3] memory amounts
+    ) external view {
         if (!(address(0) < parties[0] && parties[0] < parties[1] && parties[1] < parties[2])) {
-            parties = [address(1), address(uint160(bound(uint160(parties[1]), 2, 2 ** 159))), address(type(uint160).max)];
+            parties = [
+                address(1),
+                address(uint160(bound(uint160(parties[1]), 2, 2 ** 159))),
+                address(type(uint160).max)
+            ];
         }
         for (uint256 i = 0; i < 3; ++i) {
             amounts[i] = uint96(bound(amounts[i], 1, type(uint96).max - 1));

@@ -14,8 +14,9 @@ contract PayerAccountsTest is Network {
     address private immutable ANNA = vm.addr(ANNA_KEY);
     address private constant BERT = address(0xb000);
     address private constant NODE = address(0x1001);
-    bytes32 private constant PERMIT_TYPEHASH =
-        keccak256("Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)");
+    bytes32 private constant PERMIT_TYPEHASH = keccak256(
+        "Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)"
+    );
 
     bytes32 private otherLog;
 
@@ -301,14 +302,19 @@ contract PayerAccountsTest is Network {
     function _permit(uint256 amount) private view returns (uint8 v, bytes32 r, bytes32 s) {
         bytes32 structHash = keccak256(
             abi.encode(
-                PERMIT_TYPEHASH, ANNA, address(settlement), amount, token.nonces(ANNA), block.timestamp
+                PERMIT_TYPEHASH,
+                ANNA,
+                address(settlement),
+                amount,
+                token.nonces(ANNA),
+                block.timestamp
             )
         );
         return vm.sign(ANNA_KEY, keccak256(bytes.concat(hex"1901", token.DOMAIN_SEPARATOR(), structHash)));
     }
 
     function _submitPermit(uint256 amount, uint8 v, bytes32 r, bytes32 s) private {
-        (bool done,) = address(token).call(
+        (bool done, ) = address(token).call(
             abi.encodeWithSignature(
                 "permit(address,address,uint256,uint256,uint8,bytes32,bytes32)",
                 ANNA,

@@ -68,18 +68,24 @@ contract ReceiptLogTest is Network {
     }
 
     function test_TheIndexMustLieInThatBatch() external {
-        (Receipt memory receipt, uint64 index,) = _settled();
+        (Receipt memory receipt, uint64 index, ) = _settled();
         settle(nextBatch("", "", 0)); // a later batch, whose tree also holds the receipt
         bytes32[] memory proof = ReferenceTree.inclusion(leaves, index, anchor.newSize);
         reverts(
             abi.encodeWithSelector(
-                IReceiptLog.IndexOutsideBatch.selector, index, anchor.prevSize, anchor.newSize
+                IReceiptLog.IndexOutsideBatch.selector,
+                index,
+                anchor.prevSize,
+                anchor.newSize
             )
         );
         receiptLog.settledIn(receipt, index, proof, anchor);
         reverts(
             abi.encodeWithSelector(
-                IReceiptLog.IndexOutsideBatch.selector, anchor.newSize, anchor.prevSize, anchor.newSize
+                IReceiptLog.IndexOutsideBatch.selector,
+                anchor.newSize,
+                anchor.prevSize,
+                anchor.newSize
             )
         );
         receiptLog.settledIn(receipt, anchor.newSize, proof, anchor);
@@ -147,10 +153,12 @@ contract ReceiptLogTest is Network {
         return keccak256(abi.encodePacked(head, receipt.modelKey, keccak256(abi.encodePacked(segments))));
     }
 
-    function _refused(Receipt memory receipt, uint64 index, bytes32[] memory proof, bytes4 selector)
-        private
-        view
-    {
+    function _refused(
+        Receipt memory receipt,
+        uint64 index,
+        bytes32[] memory proof,
+        bytes4 selector
+    ) private view {
         try receiptLog.settledIn(receipt, index, proof, anchor) {
             check(false);
         } catch (bytes memory reason) {

@@ -66,8 +66,13 @@ contract SettlementAdminTest is Network {
         wanted.receiptLog = IReceiptLog(create(RECEIPT_LOG, abi.encode(future)));
         wanted.nodeRegistry = INodeRegistry(create(NODE_REGISTRY, abi.encode(future, PAYOUT_DELAY)));
         wanted.gatewayRegistry = IGatewayRegistry(create(GATEWAY_REGISTRY, abi.encode(future)));
-        bytes memory arguments =
-            abi.encode(manager, wanted.receiptLog, verifier, ADMIN_DELAY, EPOCH_LIFETIME);
+        bytes memory arguments = abi.encode(
+            manager,
+            wanted.receiptLog,
+            verifier,
+            ADMIN_DELAY,
+            EPOCH_LIFETIME
+        );
         wanted.enclaveRegistry = IEnclaveRegistry(create(ENCLAVE_REGISTRY, arguments));
 
         ISettlement.Config memory mixed = _copy(wanted);
@@ -131,8 +136,10 @@ contract SettlementAdminTest is Network {
     }
 
     function test_OnlyTheGuardianPauses() external by(STRANGER) {
-        bytes memory unauthorized =
-            abi.encodeWithSelector(IAccessManaged.AccessManagedUnauthorized.selector, STRANGER);
+        bytes memory unauthorized = abi.encodeWithSelector(
+            IAccessManaged.AccessManagedUnauthorized.selector,
+            STRANGER
+        );
         reverts(unauthorized);
         settlement.pause(1);
         reverts(unauthorized);

@@ -19,8 +19,7 @@ contract SettlementBatchesTest is Network {
     address private constant BERT = address(0xb000);
     address private constant NODE_1 = address(0x1001);
     address private constant NODE_2 = address(0x1002);
-    uint256 private constant CURVE_ORDER =
-        0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141;
+    uint256 private constant CURVE_ORDER = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141;
 
     function setUp() external {
         deploy();
@@ -92,14 +91,13 @@ contract SettlementBatchesTest is Network {
         leaves.push(keccak256("second"));
         (batch.prevSize, batch.newSize) = (1, 2);
         settleReverts(
-            batch, abi.encodeWithSelector(ILogAnchors.AnchorMismatch.selector, bytes32(0), bytes32(uint256(1)))
+            batch,
+            abi.encodeWithSelector(ILogAnchors.AnchorMismatch.selector, bytes32(0), bytes32(uint256(1)))
         );
         (batch.prevSize, batch.prevRoot) = (0, keccak256("other"));
         settleReverts(
             batch,
-            abi.encodeWithSelector(
-                MerkleLog.RootMismatch.selector, keccak256("other"), MerkleLog.EMPTY_ROOT
-            )
+            abi.encodeWithSelector(MerkleLog.RootMismatch.selector, keccak256("other"), MerkleLog.EMPTY_ROOT)
         );
     }
 
@@ -168,7 +166,8 @@ contract SettlementBatchesTest is Network {
         uint256 expiresAt = enclaveRegistry.epochOf(logId, 1).expiresAt;
         vm.warp(expiresAt);
         settleReverts(
-            batch, abi.encodeWithSelector(IEnclaveRegistry.EpochExpired.selector, logId, 1, expiresAt)
+            batch,
+            abi.encodeWithSelector(IEnclaveRegistry.EpochExpired.selector, logId, 1, expiresAt)
         );
         vm.warp(expiresAt - 1);
         settle(batch);
@@ -200,7 +199,9 @@ contract SettlementBatchesTest is Network {
             abi.encodeWithSelector(ECDSA.ECDSAInvalidSignatureS.selector, highS)
         );
         _refusedSignature(
-            batch, bytes.concat(r, s), abi.encodeWithSelector(ECDSA.ECDSAInvalidSignatureLength.selector, 64)
+            batch,
+            bytes.concat(r, s),
+            abi.encodeWithSelector(ECDSA.ECDSAInvalidSignatureLength.selector, 64)
         );
         _refusedSignature(
             batch,
@@ -323,22 +324,30 @@ contract SettlementBatchesTest is Network {
         eq(settlement.logStateOf(logId).sequence, 1);
     }
 
-    function testFuzz_NothingIsCreditedUnbacked(uint96 a, uint96 b, uint96 reserve, uint96 split, uint96 fee)
-        external
-    {
+    function testFuzz_NothingIsCreditedUnbacked(
+        uint96 a,
+        uint96 b,
+        uint96 reserve,
+        uint96 split,
+        uint96 fee
+    ) external {
         (a, b) = (uint96(bound(a, 1, 1e15)), uint96(bound(b, 1, 1e15)));
         reserve = uint96(bound(reserve, 1, 1e15));
         fundReserve(reserve);
         fee = uint96(bound(fee, 0, (uint256(a) + b) / 10));
         uint96 net = a + b - fee;
         split = uint96(bound(split, 1, net));
-        bytes memory credits = split == net
-            ? row(NODE_1, net)
-            : bytes.concat(row(NODE_1, split), row(NODE_2, net - split));
+        bytes memory credits =
+            split == net ? row(NODE_1, net) : bytes.concat(row(NODE_1, split), row(NODE_2, net - split));
         settle(nextBatch(bytes.concat(row(ANNA, a), row(BERT, b)), credits, fee));
         ILogFunds.LogState memory log = settlement.logStateOf(logId);
-        uint256 owed = uint256(balanceOf(ANNA)) + balanceOf(BERT) + creditOf(NODE_1) + creditOf(NODE_2)
-            + log.reserve + log.fees;
+        uint256 owed =
+            uint256(balanceOf(ANNA))
+                + balanceOf(BERT)
+                + creditOf(NODE_1)
+                + creditOf(NODE_2)
+                + log.reserve
+                + log.fees;
         eq(owed, token.balanceOf(address(settlement)));
         check(creditOf(NODE_1) <= split && creditOf(NODE_2) <= net - split && log.fees <= fee);
     }
@@ -362,8 +371,7 @@ contract SettlementBatchesTest is Network {
     }
 
     function _mismatch(bytes32 stored, ILogAnchors.Anchor memory given) private pure returns (bytes memory) {
-        return abi.encodeWithSelector(
-            ILogAnchors.AnchorMismatch.selector, stored, keccak256(abi.encode(given))
-        );
+        return
+            abi.encodeWithSelector(ILogAnchors.AnchorMismatch.selector, stored, keccak256(abi.encode(given)));
     }
 }

@@ -109,7 +109,7 @@ contract SettlementHandler is Network {
 
     function payout(uint256 who) external {
         address[] memory nodes = new address[](2);
-        (nodes[0], nodes[1]) = (nodeAt(who % PARTIES), nodeAt((who % PARTIES + 1) % PARTIES));
+        (nodes[0], nodes[1]) = (nodeAt(who % PARTIES), nodeAt(((who % PARTIES) + 1) % PARTIES));
         uint256[2] memory before = [uint256(creditOf(nodes[0])), creditOf(nodes[1])];
         settlement.payout(nodes);
         for (uint256 i = 0; i < 2; ++i) {
@@ -184,7 +184,12 @@ contract SettlementHandler is Network {
     }
 
     function logAt(uint256 index) public view returns (bytes32) {
-        return index == 0 ? bytes32(0) : index == 1 ? logId : otherLog;
+        return
+            index == 0
+                ? bytes32(0)
+                : index == 1
+                    ? logId
+                    : otherLog;
     }
 
     /// @dev Time passes in these tests, so now and then the log needs a new epoch of the same key's log.

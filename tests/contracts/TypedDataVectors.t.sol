@@ -95,7 +95,12 @@ contract TypedDataVectorsTest is Test {
             (bool known, bytes32 structHash) = _hash(json, string.concat(vector, ".message"), types[i]);
             if (!known) continue;
             ++checked;
-            _expect(file, vector, structHash, vm.parseJsonBytes32(json, string.concat(vector, ".structHash")));
+            _expect(
+                file,
+                vector,
+                structHash,
+                vm.parseJsonBytes32(json, string.concat(vector, ".structHash"))
+            );
             bytes32 digest = _digest(json, vector, structHash);
             _expect(file, vector, digest, vm.parseJsonBytes32(json, string.concat(vector, ".digest")));
             bytes memory signed = vm.parseJsonBytes(json, string.concat(vector, ".signature"));
@@ -110,15 +115,17 @@ contract TypedDataVectorsTest is Test {
         return TypedData.digest(TypedData.domainSeparator(settlement), structHash);
     }
 
-    function _hash(string memory json, string memory key, string memory name)
-        private
-        view
-        returns (bool known, bytes32)
-    {
+    function _hash(
+        string memory json,
+        string memory key,
+        string memory name
+    ) private view returns (bool known, bytes32) {
         bytes32 id = keccak256(bytes(name));
         if (id == keccak256("Receipt")) {
-            ReceiptWithModel memory r =
-                abi.decode(vm.parseJsonType(json, key, string.concat(RECEIPT, SEGMENT)), (ReceiptWithModel));
+            ReceiptWithModel memory r = abi.decode(
+                vm.parseJsonType(json, key, string.concat(RECEIPT, SEGMENT)),
+                (ReceiptWithModel)
+            );
             return (true, TypedData.hash(Receipt(r.head, keccak256(bytes(r.model)), r.segments)));
         }
         if (id == keccak256("Segment")) {
@@ -136,17 +143,19 @@ contract TypedDataVectorsTest is Test {
         return _hashRegistered(json, key, id);
     }
 
-    function _hashRegistered(string memory json, string memory key, bytes32 id)
-        private
-        pure
-        returns (bool known, bytes32)
-    {
+    function _hashRegistered(
+        string memory json,
+        string memory key,
+        bytes32 id
+    ) private pure returns (bool known, bytes32) {
         if (id == keccak256("NodeRegistration")) {
             return (true, TypedData.hash(abi.decode(vm.parseJsonType(json, key, NODE), (NodeRegistration))));
         }
         if (id == keccak256("GatewayRegistration")) {
-            return
-                (true, TypedData.hash(abi.decode(vm.parseJsonType(json, key, GATEWAY), (GatewayRegistration))));
+            return (
+                true,
+                TypedData.hash(abi.decode(vm.parseJsonType(json, key, GATEWAY), (GatewayRegistration)))
+            );
         }
         if (id == keccak256("PeerBinding")) {
             PeerBinding memory b = abi.decode(vm.parseJsonType(json, key, BINDING), (PeerBinding));

@@ -98,10 +98,10 @@ def job(number: int = 1, **more: Any) -> Job:
     return replace(made, **more)
 
 
-def offer(node: SecretKey, price_out: int = 1_000_000, **more: Any) -> Offer:
+def offer(by: SecretKey, price_out: int = 1_000_000, **more: Any) -> Offer:
     made = Offer(
         log_id=LOG,
-        node=node.address,
+        node=by.address,
         fingerprint=FINGERPRINT,
         features=Feature.KIND_CHAT,
         context_tokens=4096,

@@ -407,6 +407,28 @@ def test_a_superseded_receipt_is_signed_by_the_earlier_epoch_it_names(signer: in
     assert verifier.verify(pack(document), copies).step("V2").outcome == Outcome.FAILED
 
 
+@pytest.mark.parametrize("name", ["live", "unserved", "beyond limits"])
+def test_a_job_of_an_ended_epoch_is_receipted_by_the_next(name: str) -> None:
+    """Auction, award and fee follow the epoch that held the auction; the leaf is the signer's."""
+    factory = network()
+
+    def restart(receipt: Receipt) -> Receipt:
+        factory.start_epoch()
+        return replace(receipt, epoch=2)
+
+    served = factory.serve(SCENARIOS[name], Lies(receipt=restart))
+    assert served.receipt.signer(factory.domain) == factory.epochs[2].key.address
+    factory.settle()
+    report = verify(factory, factory.bundle(served))
+    assert report.exit_code == PROVEN, report.to_text()
+    document = factory.document(served)
+    document["epochs"] = [part for part in document["epochs"] if part["number"] != 1]
+    without = Verifier(development(factory.domain), factory.chain).verify(
+        pack(document), factory.copies(served)
+    )
+    assert without.exit_code == (REFUTED if name == "live" else INCOMPLETE)
+
+
 def test_a_report_is_json_with_every_step() -> None:
     world = rich_world()
     shown = json.loads(json.dumps(world.verify(world.document()).to_json()))

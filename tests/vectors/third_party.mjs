@@ -82,7 +82,10 @@ function viemValue(type, value) {
 function viemMessage(type, message) {
   const members = TYPES[type];
   const given = Object.keys(message).sort().join();
-  const expected = members.map(({ name }) => name).sort().join();
+  const expected = members
+    .map(({ name }) => name)
+    .sort()
+    .join();
   if (given !== expected) throw new Error(`${type} has the members ${given}, not ${expected}`);
   return Object.fromEntries(members.map(({ name, type }) => [name, viemValue(type, message[name])]));
 }
@@ -139,7 +142,8 @@ class Drawer {
   value(type) {
     if (type.endsWith("[]")) return this.#list(() => this.value(type.slice(0, -2)));
     if (type in TYPES) return this.message(type);
-    if (type === "string") return this.#list(() => ["qwen/7b", "@v1.0+x", "µ", "推論", "🜁", '"\\\n'][this.below(6)]).join("");
+    if (type === "string")
+      return this.#list(() => ["qwen/7b", "@v1.0+x", "µ", "推論", "🜁", '"\\\n'][this.below(6)]).join("");
     if (type === "bytes") return this.hex(32 * this.below(5));
     if (type === "address") return this.hex(20);
     if (type.startsWith("bytes")) return this.hex(Number(type.slice(5)));

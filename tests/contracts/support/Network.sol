@@ -86,14 +86,15 @@ abstract contract Network is Test {
     }
 
     function standardTimes() internal pure returns (ISettlement.Times memory) {
-        return ISettlement.Times({
-            unsettledMax: 1 hours,
-            pauseMax: 12 hours,
-            withdrawalDelay: WITHDRAWAL_DELAY,
-            adminDelay: ADMIN_DELAY,
-            pauseInterval: 7 days,
-            limiterWindow: 1 days
-        });
+        return
+            ISettlement.Times({
+                unsettledMax: 1 hours,
+                pauseMax: 12 hours,
+                withdrawalDelay: WITHDRAWAL_DELAY,
+                adminDelay: ADMIN_DELAY,
+                pauseInterval: 7 days,
+                limiterWindow: 1 days
+            });
     }
 
     /// @dev Settlement is the seventh contract created from here on and its address known beforehand.
@@ -112,22 +113,22 @@ abstract contract Network is Test {
         eq(address(settlement), future);
     }
 
-    function config(uint32 debitLimitPpm, ISettlement.Times memory times)
-        internal
-        view
-        returns (ISettlement.Config memory)
-    {
-        return ISettlement.Config({
-            token: token,
-            authority: address(manager),
-            receiptLog: receiptLog,
-            enclaveRegistry: enclaveRegistry,
-            nodeRegistry: nodeRegistry,
-            gatewayRegistry: gatewayRegistry,
-            modelRegistry: modelRegistry,
-            debitLimitPpm: debitLimitPpm,
-            times: times
-        });
+    function config(
+        uint32 debitLimitPpm,
+        ISettlement.Times memory times
+    ) internal view returns (ISettlement.Config memory) {
+        return
+            ISettlement.Config({
+                token: token,
+                authority: address(manager),
+                receiptLog: receiptLog,
+                enclaveRegistry: enclaveRegistry,
+                nodeRegistry: nodeRegistry,
+                gatewayRegistry: gatewayRegistry,
+                modelRegistry: modelRegistry,
+                debitLimitPpm: debitLimitPpm,
+                times: times
+            });
     }
 
     function openLog(address operator) internal returns (bytes32) {
@@ -144,18 +145,19 @@ abstract contract Network is Test {
     }
 
     function verdictFor(bytes32 log, uint256 key) internal view returns (Verdict memory) {
-        return Verdict({
-            logId: log,
-            key: vm.addr(key),
-            measurement: MEASUREMENT,
-            parametersDigest: PARAMETERS,
-            manifestDigest: keccak256("manifest"),
-            payloadDigest: keccak256("payload"),
-            blockNumber: uint64(block.number - 1),
-            blockHash: blockhash(block.number - 1),
-            documentMs: uint64(block.timestamp * 1000 - 5_000),
-            expiresMs: uint64(block.timestamp * 1000 + 60_000)
-        });
+        return
+            Verdict({
+                logId: log,
+                key: vm.addr(key),
+                measurement: MEASUREMENT,
+                parametersDigest: PARAMETERS,
+                manifestDigest: keccak256("manifest"),
+                payloadDigest: keccak256("payload"),
+                blockNumber: uint64(block.number - 1),
+                blockHash: blockhash(block.number - 1),
+                documentMs: uint64(block.timestamp * 1000 - 5_000),
+                expiresMs: uint64(block.timestamp * 1000 + 60_000)
+            });
     }
 
     function evidenceFor(Verdict memory verdict) internal view returns (bytes memory) {
@@ -173,11 +175,11 @@ abstract contract Network is Test {
         nodeRegistry.register(wallet, peer.x, peer.y, binding);
     }
 
-    function bindingSignature(Peer memory peer, address owner, uint8 role)
-        internal
-        view
-        returns (bytes memory)
-    {
+    function bindingSignature(
+        Peer memory peer,
+        address owner,
+        uint8 role
+    ) internal view returns (bytes memory) {
         bytes32 structHash = TypedData.hashPeerBinding(owner, role, peer.x, peer.y);
         return signature(peer.key, TypedData.digest(settlement.domainSeparator(), structHash));
     }
@@ -210,10 +212,11 @@ abstract contract Network is Test {
     }
 
     /// @dev The log's next batch, over one new leaf.
-    function nextBatch(bytes memory debits, bytes memory credits, uint96 fees)
-        internal
-        returns (Batch memory batch)
-    {
+    function nextBatch(
+        bytes memory debits,
+        bytes memory credits,
+        uint96 fees
+    ) internal returns (Batch memory batch) {
         uint64 prevSize = anchor.newSize;
         while (leaves.length <= prevSize) leaves.push(sha256(abi.encode("leaf", leaves.length)));
         batch.logId = logId;
@@ -267,7 +270,12 @@ abstract contract Network is Test {
         vm.prank(STRANGER);
         settlement.settle(batch, signed, proof, last);
         anchor = ILogAnchors.Anchor(
-            logId, batch.sequence, batch.prevSize, batch.newSize, batch.newRoot, digest
+            logId,
+            batch.sequence,
+            batch.prevSize,
+            batch.newSize,
+            batch.newRoot,
+            digest
         );
     }
 
@@ -285,15 +293,17 @@ abstract contract Network is Test {
     }
 
     function creditOf(address node) internal view returns (uint128 credit) {
-        (credit,) = settlement.creditOf(node);
+        (credit, ) = settlement.creditOf(node);
     }
 
     function _grantRoles() private {
         bytes4[] memory guardian = new bytes4[](2);
         (guardian[0], guardian[1]) = (ISettlement.pause.selector, ISettlement.unpause.selector);
         bytes4[] memory revocations = new bytes4[](2);
-        (revocations[0], revocations[1]) =
-            (enclaveRegistry.revokePair.selector, enclaveRegistry.revokeEpoch.selector);
+        (revocations[0], revocations[1]) = (
+            enclaveRegistry.revokePair.selector,
+            enclaveRegistry.revokeEpoch.selector
+        );
         bytes4[] memory registrar = new bytes4[](2);
         (registrar[0], registrar[1]) = (modelRegistry.setModel.selector, modelRegistry.removeModel.selector);
         vm.startPrank(ADMIN);

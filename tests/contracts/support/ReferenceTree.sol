@@ -8,20 +8,20 @@ library ReferenceTree {
     }
 
     /// @dev PATH(index, D_size)
-    function inclusion(bytes32[] memory leaves, uint256 index, uint256 size)
-        internal
-        pure
-        returns (bytes32[] memory)
-    {
+    function inclusion(
+        bytes32[] memory leaves,
+        uint256 index,
+        uint256 size
+    ) internal pure returns (bytes32[] memory) {
         return _path(leaves, index, 0, size);
     }
 
     /// @dev PROOF(oldSize, D_newSize), empty from size 0 and to the same size.
-    function consistency(bytes32[] memory leaves, uint256 oldSize, uint256 newSize)
-        internal
-        pure
-        returns (bytes32[] memory)
-    {
+    function consistency(
+        bytes32[] memory leaves,
+        uint256 oldSize,
+        uint256 newSize
+    ) internal pure returns (bytes32[] memory) {
         if (oldSize == 0) return new bytes32[](0);
         return _subproof(leaves, oldSize, 0, newSize, true);
     }
@@ -32,11 +32,12 @@ library ReferenceTree {
         return sha256(abi.encodePacked(hex"01", _root(leaves, from, middle), _root(leaves, middle, to)));
     }
 
-    function _path(bytes32[] memory leaves, uint256 index, uint256 from, uint256 to)
-        private
-        pure
-        returns (bytes32[] memory)
-    {
+    function _path(
+        bytes32[] memory leaves,
+        uint256 index,
+        uint256 from,
+        uint256 to
+    ) private pure returns (bytes32[] memory) {
         if (to - from == 1) return new bytes32[](0);
         uint256 middle = from + _split(to - from);
         if (index < middle) {
@@ -45,11 +46,13 @@ library ReferenceTree {
         return _append(_path(leaves, index, middle, to), _root(leaves, from, middle));
     }
 
-    function _subproof(bytes32[] memory leaves, uint256 oldSize, uint256 from, uint256 to, bool whole)
-        private
-        pure
-        returns (bytes32[] memory)
-    {
+    function _subproof(
+        bytes32[] memory leaves,
+        uint256 oldSize,
+        uint256 from,
+        uint256 to,
+        bool whole
+    ) private pure returns (bytes32[] memory) {
         if (oldSize == to) {
             return whole ? new bytes32[](0) : _append(new bytes32[](0), _root(leaves, from, to));
         }

@@ -73,6 +73,6 @@ abstract contract Test {
 
     /// @dev `value` brought into [low, high].
     function bound(uint256 value, uint256 low, uint256 high) internal pure returns (uint256) {
-        return low + value % (high - low + 1);
+        return low + (value % (high - low + 1));
     }
 }

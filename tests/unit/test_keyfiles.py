@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from node.errors import KeyFileUnsafe
-from node.keyfiles import load_key
+from pinaivu.keyfiles import KeyFileUnsafe, load_key
 
 
 def test_a_missing_key_is_made_and_kept(tmp_path: Path) -> None:
