@@ -12,12 +12,13 @@ from typing import Final, Protocol
 from node.errors import NotRegistered
 from node.journal import LogEarnings
 from node.ports import Chain
+from pinaivu.bindings import sign_peer_binding
 from pinaivu.chain.calls import Call, Calls
 from pinaivu.chain.records import NodeRecord
 from pinaivu.chain.transactor import TxOutcome
 from pinaivu.codes import Role
 from pinaivu.keys import SecretKey, checksum, peer_id_of_point
-from pinaivu.messages import NodeRegistration, PeerBinding
+from pinaivu.messages import NodeRegistration
 from pinaivu.typed_data import Domain, Signed
 
 REGISTER_COMMAND: Final = "pinaivu node register"
@@ -52,9 +53,7 @@ class NodeKeys:
 
     def binding(self, domain: Domain) -> bytes:
         """The peer key's signature that ties it to the node."""
-        x, y = self.peer.point[:32], self.peer.point[32:]
-        binding = PeerBinding(owner=self.address, role=int(Role.NODE), peer_x=x, peer_y=y)
-        return Signed.by(self.peer, domain, binding).signature
+        return sign_peer_binding(domain, self.address, Role.NODE, self.peer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from pinaivu.bindings import sign_peer_binding
 from pinaivu.chain.calls import Calls
 from pinaivu.chain.transactor import Transactor
 from pinaivu.cli.place import network_options, open_chain, open_folder, parse_address, tokens
@@ -12,8 +13,6 @@ from pinaivu.codes import Role
 from pinaivu.keyfiles import load_key
 from pinaivu.keys import checksum, peer_id_of_point
 from pinaivu.local.folder import NODES
-from pinaivu.messages import PeerBinding
-from pinaivu.typed_data import Signed
 
 _path = click.Path(dir_okay=False, path_type=Path)
 
@@ -42,10 +41,7 @@ def register(
     """Register a node, or change its payout wallet or peer. Missing key files are made."""
     client = open_chain(network, rpc, deployment)
     key, peer = load_key(key_file, os.urandom), load_key(peer_key, os.urandom)
-    binding = PeerBinding(
-        owner=key.address, role=Role.NODE, peer_x=peer.point[:32], peer_y=peer.point[32:]
-    )
-    proof = Signed.by(peer, client.deployment.domain, binding).signature
+    proof = sign_peer_binding(client.deployment.domain, key.address, Role.NODE, peer)
     call = Calls(client.deployment).register_node(parse_address(payout), peer.point, proof)
     outcome = Transactor(client.rpc, client.deployment.chain_id, key).send(call)
     click.echo(f"node     {checksum(key.address)}")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from pinaivu.bindings import sign_peer_binding
 from pinaivu.chain.anvil import AnvilProcess, catch_up, find_anvil, fund
 from pinaivu.chain.calls import Calls
 from pinaivu.chain.client import ChainClient
@@ -17,11 +18,10 @@ from pinaivu.chain.records import NO_LOG, ModelRecord
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.chain.transactor import Transactor
 from pinaivu.codes import Role
-from pinaivu.keys import SecretKey
 from pinaivu.local.folder import MODEL, NODES, Folder
-from pinaivu.messages import Log, PeerBinding
+from pinaivu.messages import Log
 from pinaivu.model_card import ModelCard
-from pinaivu.typed_data import Signed, digest
+from pinaivu.typed_data import digest
 
 DEPOSIT: Final = 100_000_000
 RESERVE: Final = 10_000_000
@@ -83,18 +83,18 @@ class LocalChain:
 
     def register_parties(self, gateway_endpoints: Sequence[str]) -> None:
         """Register gateway and nodes, each by its own transaction."""
-        calls = Calls(self.client.deployment)
+        calls, domain = Calls(self.client.deployment), self.client.deployment.domain
         gateway, peer = self.folder.key("gateway"), self.folder.key("gateway-peer")
         found = self.client.gateway(gateway.address)
         if found is None or found.endpoints != tuple(gateway_endpoints):
-            binding = self._binding(gateway.address, Role.GATEWAY, peer)
+            binding = sign_peer_binding(domain, gateway.address, Role.GATEWAY, peer)
             call = calls.register_gateway(peer.point, list(gateway_endpoints), binding)
             self.sender("gateway").send(call)
         for name in NODES:
             node, peer = self.folder.key(name), self.folder.key(f"{name}-peer")
             if self.client.node(node.address) is None:
                 payout = self.folder.key(f"{name}-payout").address
-                binding = self._binding(node.address, Role.NODE, peer)
+                binding = sign_peer_binding(domain, node.address, Role.NODE, peer)
                 self.sender(name).send(calls.register_node(payout, peer.point, binding))
 
     def fund_payer(self, log_id: bytes) -> None:
@@ -111,9 +111,3 @@ class LocalChain:
             operator.send(calls.mint(operator.address, RESERVE))
             operator.send(calls.approve(RESERVE))
             operator.send(calls.fund_reserve(log_id, RESERVE))
-
-    def _binding(self, owner: bytes, role: Role, peer: SecretKey) -> bytes:
-        message = PeerBinding(
-            owner=owner, role=int(role), peer_x=peer.point[:32], peer_y=peer.point[32:]
-        )
-        return Signed.by(peer, self.client.deployment.domain, message).signature

@@ -153,6 +153,7 @@ class World:
     signers: dict[int, bytes] = field(default_factory=lambda: {1: EPOCH.address})
     reachable: set[bytes] = field(default_factory=lambda: {node.address for node in NODES})
     bidding: Bidding | None = None
+    on_award: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.signers[self.epoch] = self.key.address
@@ -211,12 +212,16 @@ class World:
             epoch=self.epoch,
             parameters=self.rules,
             clock=Clock(self.clock, os.urandom),
-            reachable=self.reachable.__contains__,
+            reachable=self._reachable,
             find_receipt=self._find_receipt,
         )
 
     def clock(self) -> int:
         return self.now
+
+    def _reachable(self, node: bytes) -> bool:
+        self.on_award()
+        return node in self.reachable
 
     async def _ask(self, node: bytes, call: wire.AuctionCall) -> wire.BidReply:
         if node not in self.reachable:

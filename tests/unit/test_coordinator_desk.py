@@ -1,0 +1,304 @@
+"""From a submitted job to awards, rank by rank; repeating a call gives the same answer."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from msgspec.structs import replace
+
+from coordinator.errors import JobRefused
+from pinaivu.codes import Clearing, Reason
+from pinaivu.messages import Award, Receipt
+from pinaivu.p2p import wire
+from pinaivu.receipts import PassedOver
+from pinaivu.store.coordinator import AwardRow, TranscriptRow
+from pinaivu.store.database import open_database
+from pinaivu.typed_data import Signed, signed_from_bytes
+from tests.unit.coordinator_world import World, open_world, signed_grant, signed_job
+from tests.unit.ledger_support import (
+    DOMAIN,
+    EPOCH,
+    FINGERPRINT,
+    GATEWAY,
+    NODES,
+    NOW,
+    PAYER,
+    RESERVE,
+    chain,
+    failure,
+    grant,
+)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncGenerator[World, None]:
+    database = open_database(f"sqlite:///{tmp_path}/c.db", "coordinator")
+    async with open_world(database) as made:
+        made.put_offers(1_000_000, 1_100_000, 1_200_000)
+        yield made
+    database.close()
+
+
+async def _code(call: Any) -> str:
+    with pytest.raises(JobRefused) as caught:
+        await call
+    return caught.value.code
+
+
+async def _next(world: World, award: Signed[Award], **more: Any) -> Signed[Award]:
+    """Report an award as failed, and the next rank's."""
+    said = Signed.by(GATEWAY, DOMAIN, failure(award.message, **more))
+    job, failed = await world.evidence.failure(GATEWAY.address, said)
+    answer = await world.desk.award_next(job, failed)
+    assert isinstance(answer, wire.Awarded)
+    return signed_from_bytes(Award, answer.award)
+
+
+async def test_an_award_is_signed_and_durable(world: World) -> None:
+    """Cheapest node, second score's price, terms of the job, signed by the epoch's key."""
+    award = await world.awarded()
+    terms = award.message
+    award.require(DOMAIN, EPOCH.address)
+    assert (terms.node, terms.rank, terms.prior) == (NODES[0].address, 1, bytes(32))
+    assert terms.clearing == Clearing.SECOND_SCORE
+    assert 1_000_000 <= terms.price_out <= 1_100_000
+    assert terms.price_in == terms.price_out // 4
+    assert (terms.max_amount, terms.max_output_tokens) == (RESERVE, 100)
+    assert terms.anchor == chain(1, 1).anchor
+    assert terms.expires_ms == NOW + world.rules.award_ttl_ms
+    stored = await world.writer.read(
+        lambda s: (s.get(AwardRow, award.digest(DOMAIN)), s.get(TranscriptRow, terms.bids_root))
+    )
+    assert stored[0]
+    assert stored[0].award == award.to_bytes()
+    assert stored[1]
+
+
+async def test_an_award_never_outlives_the_jobs_deadline(world: World) -> None:
+    made = signed_job(1, deadline_ms=NOW + 1_000)
+    answer = await world.desk.submit(GATEWAY.address, made, signed_grant())
+    assert isinstance(answer, wire.Awarded)
+    assert signed_from_bytes(Award, answer.award).message.expires_ms == NOW + 1_000
+
+
+async def test_the_same_bytes_get_the_same_answer(world: World) -> None:
+    first = await world.submit()
+    assert await world.submit() == first
+
+
+async def test_other_bytes_under_an_id_are_refused(world: World) -> None:
+    await world.submit()
+    assert await _code(world.submit(max_cost=RESERVE - 1)) == "job_id_used"
+
+
+async def test_a_repeat_during_the_auction_is_told_to_wait(world: World) -> None:
+    """No award is given out before it is durable; the first call's answer stands."""
+    waiting = trio.Event()
+
+    async def slow(_node: bytes, _call: wire.AuctionCall) -> wire.BidReply:
+        await waiting.wait()
+        return wire.BidReply()
+
+    world.bidding = slow
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.submit)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await _code(world.submit()) == "in_progress"
+        waiting.set()
+    assert isinstance(await world.submit(), wire.Awarded)
+
+
+async def test_a_receipted_job_is_answered_by_its_receipt(world: World) -> None:
+    job = await world.served()
+    await job.receipted.wait()
+    answer = await world.submit()
+    assert isinstance(answer, wire.Receipted)
+    assert signed_from_bytes(Receipt, answer.receipt).message.job_id == job.key[1]
+    assert await _code(world.submit(max_cost=RESERVE - 1)) == "job_id_used"
+
+
+async def test_a_caller_that_goes_away_during_the_auction_leaves_nothing(world: World) -> None:
+    """Nothing reserved, nobody busy, nothing stored; coming back begins anew."""
+
+    async def never(_node: bytes, _call: wire.AuctionCall) -> wire.BidReply:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    world.bidding = never
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.submit)
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.docket.reserved(PAYER.address) == RESERVE
+        nursery.cancel_scope.cancel()
+    assert world.docket.reserved(PAYER.address) == 0
+    assert not world.docket.jobs
+    world.bidding = None
+    assert isinstance(await world.submit(), wire.Awarded)
+
+
+async def test_a_caller_that_goes_away_after_the_award_finds_it(world: World) -> None:
+    """Whoever waits for the write doesn't take it along: the award is durable and is found."""
+    with trio.CancelScope() as scope:
+        world.on_award = scope.cancel  # the last thing looked at before the award
+        await world.submit()
+    assert scope.cancelled_caught
+    (job,) = world.docket.jobs.values()
+    await world.writer.settled()
+    world.on_award = lambda: None
+    stored = await world.writer.read(lambda session: session.get(AwardRow, job.awards[0].digest))
+    assert stored
+    answer = await world.submit()
+    assert isinstance(answer, wire.Awarded)
+    assert answer.award == stored.award
+
+
+async def test_nobody_there(world: World) -> None:
+    """A zero receipt with the reason; asking again before it is there says the same."""
+    world.now += 20_000  # all offers have run out
+    answer = await world.submit()
+    assert isinstance(answer, wire.Refused)
+    assert (answer.code, answer.reason) == ("no_nodes_available", Reason.NO_NODES_AVAILABLE)
+    assert await world.submit() == answer
+
+
+async def test_nobody_within_the_limits(world: World) -> None:
+    """The cheapest offer is named."""
+    answer = await world.submit(max_price_out=999_999)
+    assert isinstance(answer, wire.Refused)
+    assert answer.reason == Reason.NO_NODES_WITHIN_LIMITS
+    assert "1000000" in answer.detail
+
+
+async def test_everybody_gone_since_the_offer(world: World) -> None:
+    """Passed over, each on the line; the reason is that none is left."""
+    world.reachable.clear()
+    answer = await world.submit()
+    assert isinstance(answer, wire.Refused)
+    assert answer.reason == Reason.NO_NODE_LEFT
+    (job,) = world.docket.jobs.values()
+    assert [type(entry) for entry in job.line] == [PassedOver] * 3
+
+
+async def test_a_deadline_that_passes_during_the_auction(world: World) -> None:
+    async def slow(_node: bytes, _call: wire.AuctionCall) -> wire.BidReply:
+        world.now = NOW + 1_000
+        await trio.lowlevel.checkpoint()
+        return wire.BidReply()
+
+    world.bidding = slow
+    made = signed_job(1, deadline_ms=NOW + 1_000)
+    answer = await world.desk.submit(GATEWAY.address, made, signed_grant())
+    assert isinstance(answer, wire.Refused)
+    assert answer.reason == Reason.DEADLINE_PASSED
+
+
+async def test_the_next_rank_after_a_failure(world: World) -> None:
+    """Its prior voids the first; what was acknowledged is off its tokens and its money."""
+    first = await world.awarded()
+    second = (await _next(world, first, acks=2, output_tokens=40, end_byte=200)).message
+    assert (second.rank, second.node) == (2, NODES[1].address)
+    assert second.prior == first.digest(DOMAIN)
+    assert (second.max_output_tokens, second.start_byte) == (68, 200)
+    acknowledged = -(-32 * first.message.price_out // 10**6)
+    assert second.max_amount == RESERVE - acknowledged
+    assert second.anchor == chain(1, 2).anchor
+    assert (second.nonce, second.bids_root) == (first.message.nonce, first.message.bids_root)
+
+
+async def test_a_repeated_failure_gets_the_same_next_rank(world: World) -> None:
+    """Its answer may have been lost; a third rank would be signed for nothing."""
+    first = await world.awarded()
+    second = await _next(world, first)
+    assert await _next(world, first) == second
+    assert len(world.docket.find_award(second.digest(DOMAIN))[0].awards) == 2  # type: ignore[index]
+
+
+async def test_a_node_that_is_gone_is_passed_over(world: World) -> None:
+    first = await world.awarded()
+    world.reachable.discard(NODES[1].address)
+    second = await _next(world, first)
+    assert (second.message.rank, second.message.node) == (2, NODES[2].address)
+
+
+async def test_no_further_node(world: World) -> None:
+    award = await world.awarded()
+    for _ in range(2):
+        award = await _next(world, award)
+    assert await _code(_next(world, award)) == "no_node_left"
+
+
+async def test_no_further_anchor(world: World) -> None:
+    made = signed_job(1, anchors=(chain(1, 1).anchor,))
+    answer = await world.desk.submit(GATEWAY.address, made, signed_grant())
+    assert isinstance(answer, wire.Awarded)
+    first = signed_from_bytes(Award, answer.award)
+    assert await _code(_next(world, first)) == "no_node_left"
+
+
+async def test_a_full_node_is_not_awarded_twice(world: World) -> None:
+    """One slot each: the second job goes to the next node, the fourth to nobody."""
+    winners = [(await world.awarded(number)).message.node for number in (1, 2, 3)]
+    assert winners == [node.address for node in NODES[:3]]
+    answer = await world.submit(4)
+    assert isinstance(answer, wire.Refused)
+
+
+async def test_a_node_is_free_again_when_its_award_is_over(world: World) -> None:
+    """By a completion, a failure, or because it expired and nobody ever said anything."""
+    first = await world.awarded(1)
+    await world.evidence.completion(world.completion_of(first.message))
+    assert world.docket.busy(NODES[0].address) == 0
+    second = await world.awarded(2)
+    assert second.message.node == NODES[0].address
+    world.docket.release_expired(second.message.expires_ms)
+    world.docket.release_expired(second.message.expires_ms)
+    assert world.docket.busy(NODES[0].address) == 0
+    await world.evidence.completion(world.completion_of(second.message, 2))
+    assert world.docket.busy(NODES[0].address) == 0
+
+
+async def test_receipts_that_wait_too_long_for_the_chain_stop_awards(world: World) -> None:
+    """And settling them lets it go on."""
+    job = await world.served()
+    await job.receipted.wait()
+    world.now += world.rules.unsettled_max_ms + 1
+    world.put_offers(1_000_000, 1_100_000)
+    assert await _code(world.submit(2)) == "settlement_behind"
+
+
+async def test_a_chain_that_is_down_is_not_noticed(world: World) -> None:
+    """What was read within the hour serves; a payer never seen can't be judged."""
+    await world.awarded(1)
+    world.chain.down = True
+    world.directory.expire()
+    assert isinstance(await world.submit(2), wire.Awarded)
+
+
+async def test_a_jobs_own_weights(world: World) -> None:
+    """A demanded fingerprint is the registered one, or the job is refused."""
+    assert isinstance(await world.submit(1, fingerprint=FINGERPRINT), wire.Awarded)
+    assert await _code(world.submit(2, fingerprint=b"\x01" * 32)) == "other_fingerprint"
+
+
+async def test_money_of_final_batches_is_counted_once(world: World) -> None:
+    """A balance read before a batch was final isn't used after it."""
+    job = await world.served()
+    await job.receipted.wait()
+    (total,) = [leaf.receipt.total for leaf in world.log.pending() if leaf.receipt]
+    world.chain.balance = total + RESERVE
+    world.directory.expire()
+    assert isinstance(await world.submit(2), wire.Awarded)
+    assert await _code(world.submit(3)) == "insufficient_balance"
+
+
+async def test_unassigned_payer(world: World) -> None:
+    world.chain.assigned = bytes(32)
+    assert await _code(world.submit()) == "not_assigned"
+
+
+async def test_a_grant_with_other_terms_is_another_grant(world: World) -> None:
+    other = replace(grant(), max_total=5)
+    assert await _code(world.submit(terms=other)) == "wrong_grant"
