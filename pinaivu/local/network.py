@@ -20,7 +20,7 @@ from pinaivu.keys import peer_id_of_point
 from pinaivu.local.chain import LocalChain
 from pinaivu.local.children import Child
 from pinaivu.local.folder import MODEL, NODES, Folder
-from pinaivu.local.operator import activate_pending, read_json
+from pinaivu.local.operator import activate_pending, answers, read_json
 from pinaivu.local.ports import keep_ports, require_free
 from pinaivu.manifest import local_development_parameters
 
@@ -225,6 +225,21 @@ class Network:
         }
         path = self._write_config(name, config)
         self._child(name, "node", "--config", str(path)).start()
+
+    def start_explorer(self) -> None:
+        """Start the explorer; its pages answer when this returns."""
+        config = {
+            "log_url": self.log_url,
+            "rpc": self.chain.process.url,
+            "deployment": str(self.folder.deployment),
+            "log_id": to_hex(self.log_id),
+            "database": self.folder.database("explorer"),
+            "port": self.ports.explorer,
+        }
+        path = self._write_config("explorer", config)
+        child = self._child("explorer", "explorer", "--config", str(path))
+        child.start()
+        child.wait_until(lambda: answers(f"{self.explorer_url}/_stcore/health"), within_s=90)
 
     def await_market(self, offers: int = len(NODES)) -> None:
         """Wait until that many nodes' offers stand."""

@@ -41,6 +41,14 @@ def read_json(url: str) -> Any:
         raise NotAnswering(f"{url}: {error or type(error).__name__}") from error
 
 
+def answers(url: str) -> bool:
+    """Whether a URL answers 200; `NotAnswering` where nothing does."""
+    try:
+        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
+    except httpx.HTTPError as error:
+        raise NotAnswering(f"{url}: {error or type(error).__name__}") from error
+
+
 def activate_pending(chain: LocalChain, log_url: str, simulator: SecretKey) -> bool:
     """Activate the boot that a coordinator shows, if one is waiting; whether one was."""
     pending = read_json(f"{log_url}/attestation")["pending"]

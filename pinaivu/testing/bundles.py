@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pinaivu.attestation import measurement, parse
-from pinaivu.auction.transcript import Header
 from pinaivu.bundles import pack
 from pinaivu.codes import Reason, Role
 from pinaivu.commitments import party_of_account
@@ -23,18 +23,20 @@ from pinaivu.encoding import parse_json, to_hex
 from pinaivu.manifest import Manifest, Parameters
 from pinaivu.merkle.hashing import leaf_hash
 from pinaivu.merkle.tree import Tree
-from pinaivu.messages import Award, EpochStart, Receipt
+from pinaivu.messages import EpochStart, Grant, Receipt
 from pinaivu.metering import Tolerance, reserve
 from pinaivu.receipts import Case, Held, Origin, compose
 from pinaivu.settlement import Statement
 from pinaivu.testing.auctions import Auction, hold
 from pinaivu.testing.chain import ChainStandIn
 from pinaivu.testing.ledger import Ledger, Settled
+from pinaivu.testing.lies import TRUTH, Lies
 from pinaivu.testing.parties import (
     CARD,
     MODEL_KEY,
     RATIO_PPM,
     EpochParty,
+    Parties,
     make_epoch,
     make_parties,
 )
@@ -51,21 +53,10 @@ _DAY_MS: Final = 86_400_000
 Json = dict[str, Any]
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
-class Lies(Struct, frozen=True, kw_only=True):
-    """What the coordinator changes before it signs; nothing by default."""
-
-    receipt: Callable[[Receipt], Receipt] = _same
-    award: Callable[[Award], Award] = _same
-    header: Callable[[Header], Header] = _same
-
-
 class Served(Struct, frozen=True, kw_only=True):
     """A receipted job: all evidence of it and where it stands in the log."""
 
+    grant: Signed[Grant]
     request: Request
     auction: Auction
     service: Service
@@ -130,20 +121,20 @@ class BundleFactory:
         )
         self.ledger.start(epoch)
 
-    def make(self, scenario: Scenario, lies: Lies | None = None) -> Made:
+    def make(self, scenario: Scenario, lies: Lies = TRUTH) -> Made:
         """Serve a request between two others, settle, pay out, and bundle it."""
         self.serve(Scenario())
         served = self.serve(scenario, lies)
         self.serve(Scenario(with_account=scenario.with_account))
-        self.settle()
+        self.settle(lies)
         return self.bundle(served)
 
-    def serve(self, scenario: Scenario, lies: Lies | None = None) -> Served:
+    def serve(self, scenario: Scenario, lies: Lies = TRUTH) -> Served:
         """One request from its job to its leaf."""
-        lies = lies or Lies()
-        request = make_request(scenario, self.parties, self.random, self.clock())
-        received_ms = self.clock()
-        job, grant = request.job.message, self.parties.grant.message
+        domain, grant = self.domain, lies.grant(self.parties.grant.message)
+        parties = replace(self.parties, grant=Signed.by(self.parties.payer, domain, grant))
+        request = make_request(scenario, parties, self.random, self.clock(), lies)
+        received_ms, job = self.clock(), request.job.message
         limits = (
             min(job.max_price_in, grant.max_price_in),
             min(job.max_price_out, grant.max_price_out),
@@ -152,27 +143,33 @@ class BundleFactory:
         auction = hold(
             scenario,
             request.job,
-            self.parties,
+            parties,
             self.epoch,
             reserve_units,
             self.random,
             self.clock,
             lies.header,
         )
-        player = Player(request, auction, self.parties, self.epoch, self.clock, lies.award)
+        player = Player(request, auction, parties, self.epoch, self.clock, lies)
         service = player.play(scenario.turns)
-        receipt = lies.receipt(self._compose(request, auction, service, received_ms, scenario))
+        receipt = self._compose(parties, request, auction, service, received_ms, scenario)
+        receipt = lies.receipt(receipt)
         signed = Signed.by(self.epoch.key, self.domain, receipt)
-        index = self.ledger.append(signed, lies=lies.receipt is not _same)
+        index = self.ledger.append(signed, lies=lies is not TRUTH)
         served = Served(
-            request=request, auction=auction, service=service, receipt=signed, index=index
+            grant=parties.grant,
+            request=request,
+            auction=auction,
+            service=service,
+            receipt=signed,
+            index=index,
         )
         self.served.append(served)
         return served
 
-    def settle(self) -> Settled:
+    def settle(self, lies: Lies = TRUTH) -> Settled:
         """Batch what is pending, settle it on the stand-in chain and pay all nodes out."""
-        settled = self.ledger.settle(self.epoch)
+        settled = self.ledger.settle(self.epoch, lies)
         self.chain.settle(settled.batch)
         for node in self.parties.nodes:
             if self.chain.credits[node.key.address]:
@@ -215,7 +212,7 @@ class BundleFactory:
                 "settlement": to_hex(self.domain.settlement),
             },
             "receipt": served.receipt.to_json(),
-            "grant": self.parties.grant.to_json(),
+            "grant": served.grant.to_json(),
             "job": served.request.job.to_json(),
             "awards": [leg.award.to_json() for leg in legs],
             "failures": [leg.failure.to_json() for leg in legs if leg.failure],
@@ -270,6 +267,7 @@ class BundleFactory:
 
     def _compose(
         self,
+        parties: Parties,
         request: Request,
         auction: Auction,
         service: Service,
@@ -281,14 +279,14 @@ class BundleFactory:
         case = Case(
             job=request.job.message,
             job_digest=request.job.digest(self.domain),
-            grant=self.parties.grant.message,
+            grant=parties.grant.message,
             held=Held(
                 fingerprint=CARD.fingerprint,
                 nonce=auction.header.nonce,
                 bids_root=auction.root,
                 bids=auction.header.eligible,
             ),
-            line=service.attempts(self.parties),
+            line=service.attempts(parties),
             award_digests=[leg.award.digest(self.domain) for leg in service.legs],
             delivery=delivery.message if delivery else None,
             delivery_digest=delivery.digest(self.domain) if delivery else bytes(32),

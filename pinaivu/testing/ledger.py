@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pinaivu.books import Books, OutOfSequence
 from pinaivu.checkpoints import CheckpointSigner
@@ -10,6 +11,7 @@ from pinaivu.merkle.hashing import EMPTY_ROOT, leaf_hash
 from pinaivu.merkle.tree import Tree
 from pinaivu.messages import Batch, Checkpoint, EpochStart, Receipt
 from pinaivu.settlement import Netting, net
+from pinaivu.testing.lies import TRUTH, Lies
 from pinaivu.testing.parties import EpochParty
 from pinaivu.typed_data import Domain, Signed
 
@@ -75,12 +77,14 @@ class Ledger:
         self.checkpoints.append(found)
         return found
 
-    def settle(self, epoch: EpochParty) -> Settled:
+    def settle(self, epoch: EpochParty, lies: Lies = TRUTH) -> Settled:
         """A signed batch over all leaves that none covers yet."""
         last = self.batches[-1].batch.message if self.batches else None
         prev_size = last.new_size if last else 0
         receipts = [leaf.message for leaf in self.leaves[prev_size:]]
         netting = net(r for r in receipts if isinstance(r, Receipt))
+        stated = tuple(lies.statement(statement) for statement in netting.statements)
+        netting = replace(netting, statements=stated)
         batch = Batch(
             log_id=self.log_id,
             epoch=epoch.number,
@@ -96,7 +100,9 @@ class Ledger:
             debits=netting.debits,
             credits=netting.credits,
         )
-        settled = Settled(batch=Signed.by(epoch.key, self.domain, batch), netting=netting)
+        settled = Settled(
+            batch=Signed.by(epoch.key, self.domain, lies.batch(batch)), netting=netting
+        )
         self.batches.append(settled)
         return settled
 

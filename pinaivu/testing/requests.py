@@ -19,6 +19,7 @@ from pinaivu.commitments import (
 from pinaivu.fields import MAX_U64, MAX_U128
 from pinaivu.messages import Job
 from pinaivu.openai import canonical_choices
+from pinaivu.testing.lies import Lies
 from pinaivu.testing.parties import MODEL, Parties
 from pinaivu.testing.scenarios import Scenario
 from pinaivu.testing.sources import SpaceCounter
@@ -64,6 +65,7 @@ def make_request(
     parties: Parties,
     random: Callable[[int], bytes],
     now_ms: int,
+    lies: Lies,
 ) -> Request:
     """A chat request under the parties' grant; beyond all offers where the scenario says so."""
     body: dict[str, Any] = {
@@ -74,6 +76,7 @@ def make_request(
         "stream": True,
         "pinaivu": {"auction": "live" if scenario.mode == 1 else "standing"},
     }
+    body = lies.body(body)
     job_id, salts = _uuid7(now_ms, random), Salts(random(32))
     chains = tuple(
         AckChain(job_id, rank, MAX_OUTPUT_TOKENS, random(32)) for rank in range(1, _RANKS + 1)
@@ -107,7 +110,7 @@ def make_request(
         anchors=tuple(chain.anchor for chain in chains),
     )
     return Request(
-        job=Signed.by(parties.gateway, parties.domain, job),
+        job=Signed.by(parties.gateway, parties.domain, lies.job(job)),
         body=body,
         salts=salts,
         chains=chains,

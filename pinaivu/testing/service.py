@@ -15,6 +15,7 @@ from pinaivu.messages import Award, Completion, Delivery, Failure, Part
 from pinaivu.metering import Attempt
 from pinaivu.receipts import PassedOver
 from pinaivu.testing.auctions import Auction
+from pinaivu.testing.lies import Lies
 from pinaivu.testing.parties import CARD, EpochParty, Parties
 from pinaivu.testing.requests import MAX_OUTPUT_TOKENS, Request
 from pinaivu.testing.scenarios import Turn
@@ -85,14 +86,14 @@ class Player:
         parties: Parties,
         epoch: EpochParty,
         now_ms: Callable[[], int],
-        falsify: Callable[[Award], Award],
+        lies: Lies,
     ) -> None:
         self._request = request
         self._auction = auction
         self._parties = parties
         self._epoch = epoch
         self._now_ms = now_ms
-        self._falsify = falsify
+        self._lies = lies
         self._done = Service()
 
     def play(self, turns: tuple[Turn, ...]) -> Service:
@@ -160,14 +161,14 @@ class Player:
             max_amount=money,
             start_byte=start,
             request_commitment=job.request_commitment,
-            anchor=job.anchors[len(legs)],
+            anchor=self._request.chains[len(legs)].anchor,
             nonce=self._auction.header.nonce,
             bids_root=self._auction.root,
             lease=_ZERO,
             awarded_ms=now_ms,
             expires_ms=now_ms + self._epoch.parameters.award_ttl_ms,
         )
-        return self._falsify(award)
+        return self._lies.award(award)
 
     def _acks(self, leg: Leg) -> int:
         if leg.turn == Turn.REFUSED:
@@ -184,7 +185,7 @@ class Player:
             end_byte=len(self._request.text(0, leg.stop)),
             reported_ms=self._now_ms(),
         )
-        return Signed.by(self._parties.gateway, self._parties.domain, failure)
+        return Signed.by(self._parties.gateway, self._parties.domain, self._lies.failure(failure))
 
     def _completion(self, leg: Leg) -> Signed[Completion]:
         request, award = self._request, leg.award.message
@@ -216,7 +217,7 @@ class Player:
             audit_commitment=_ZERO,
         )
         key = next(n.key for n in self._parties.nodes if n.key.address == leg.node)
-        return Signed.by(key, self._parties.domain, completion)
+        return Signed.by(key, self._parties.domain, self._lies.completion(completion))
 
     def _salt(self, position: int) -> bytes:
         return self._request.salts.segment(position + 1)
@@ -233,7 +234,7 @@ class Player:
             delivered_ms=self._now_ms(),
             parts=tuple(self._part(number, leg) for number, leg in enumerate(done.legs)),
         )
-        done.delivery = Signed.by(self._parties.gateway, domain, delivery)
+        done.delivery = Signed.by(self._parties.gateway, domain, self._lies.delivery(delivery))
 
     def _part(self, position: int, leg: Leg) -> Part:
         request, domain, now_ms = self._request, self._parties.domain, self._now_ms()

@@ -30,7 +30,6 @@ def served(case: Case) -> Finding:
         first = work[0].award.message
         require_equal((first.prior, first.start_byte), (ZERO, 0), "the first award's beginning")
     require_composed(case, "V6")
-    _require_passed_over(case)
     nodes = [entry.award.message.node for entry in work]
     if case.chain is not None:
         for entry in work:
@@ -113,12 +112,6 @@ def _require_follows(case: Case, former: Work, later: Work) -> None:
         raise Refuted(f"award {award.rank} follows one that the gateway did not report as failed")
     failure = former.failure.message
     require_equal(award.start_byte, failure.end_byte, f"the start of award {award.rank}")
-
-
-def _require_passed_over(case: Case) -> None:
-    for segment in case.receipt.segments:
-        if not segment.rank:
-            require_equal(segment.result, int(Reason.PASSED_OVER), "a passed-over node's result")
 
 
 def _require_registered(chain: ChainFacts, entry: Work) -> None:
