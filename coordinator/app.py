@@ -27,6 +27,7 @@ from coordinator.config import Config
 from coordinator.desk import AuctionDesk, Clock
 from coordinator.directory import Directory
 from coordinator.docket import Docket, OpenJob
+from coordinator.epochs import activation, epoch_row, known_signers, parameters_by_epoch, watch
 from coordinator.errors import LogDiverged
 from coordinator.evidence import Evidence
 from coordinator.log import Leaf, Log
@@ -41,24 +42,21 @@ from pinaivu.attestation import measurement, parse
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.rpc import HttpRpc
-from pinaivu.encoding import from_hex, jcs
+from pinaivu.encoding import from_hex
 from pinaivu.epoch_identity import EpochIdentity
-from pinaivu.errors import TransportFailure
 from pinaivu.keys import checksum
-from pinaivu.manifest import Manifest, Parameters
+from pinaivu.manifest import Parameters
 from pinaivu.messages import EpochStart, Receipt
 from pinaivu.model_card import ModelCard
 from pinaivu.p2p import wire
 from pinaivu.p2p.frames import FrameLimits
 from pinaivu.p2p.host import Host, open_host
 from pinaivu.receipts import Origin
-from pinaivu.store.coordinator import EpochRow, LeafRow
+from pinaivu.store.coordinator import LeafRow
 from pinaivu.store.database import Database, open_database
 from pinaivu.store.writer import Writer, open_writer
 from pinaivu.typed_data import Domain, signed_from_bytes
 
-_ACTIVATION_POLL_S = 0.25
-_EPOCH_LOOK_S = 2.0
 _logger = logging.getLogger(__name__)
 
 
@@ -109,36 +107,20 @@ class Coordinator:
 
     def _load(self, session: Session) -> None:
         """Rebuild the log from the store, checking every signature again."""
-        for epoch in session.exec(select(EpochRow)):
-            self._signers[epoch.number] = self._signer(epoch)
+        self._signers = known_signers(session, self._view, self._log_id)
         rows = session.exec(select(LeafRow).order_by(col(LeafRow.position)))
         self._log.replay((_leaf(row) for row in rows), self._signers)
         for leaf in self._log.pending():
             if leaf.receipt:
                 self._reputation.learn(leaf.receipt)
 
-    def _signer(self, row: EpochRow) -> bytes:
-        """An epoch's key as the chain knows it; manifest and parameters must be its own too."""
-        on_chain = self._view.epoch(self._log_id, row.number)
-        manifest = Manifest.from_jcs(row.manifest.encode())
-        parameters = Parameters.from_jcs(row.parameters.encode())
-        stored = (row.signer, manifest.digest(), parameters.digest())
-        if on_chain is None or stored != (
-            on_chain.key,
-            on_chain.manifest_digest,
-            manifest.parameters_digest,
-        ):
-            raise LogDiverged(
-                f"epoch {row.number} of the database is not the one on chain: restore a copy"
-            )
-        return row.signer
-
     async def _serve(self, writer: Writer, nursery: trio.Nursery) -> None:
-        epoch = await self._activation()
+        key = self._identity.signing_secret.address
+        epoch = await activation(self._view, self._log_id, key)
         self._epoch = epoch
         self._signers[epoch.number] = epoch.key
-        await writer.write(lambda session: session.merge(self._epoch_row(epoch)))
-        epochs = await writer.read(_parameters_by_epoch)
+        await writer.write(lambda session: session.merge(epoch_row(self._identity, epoch.number)))
+        epochs = await writer.read(parameters_by_epoch)
         sequencer = self._sequencer(writer, epoch, epochs)
         settler = Settler(
             self._log,
@@ -159,7 +141,7 @@ class Coordinator:
         sequencer.on_receipt.append(self._sessions.announce)
         for task in (sequencer.run, sequencer.close_due, sequencer.checkpoint, settler.run):
             nursery.start_soon(task)
-        nursery.start_soon(self._watch_epoch, epoch)
+        nursery.start_soon(watch, self._view, self._log_id, epoch)
         assert self._host
         limits = FrameLimits.of(wire.MAX_CONTROL_FRAME)
         self._host.serve(wire.NODE_PROTOCOL, self._sessions.serve_node, limits)
@@ -168,40 +150,6 @@ class Coordinator:
 
     def _open_jobs(self, session: Session) -> list[OpenJob]:
         return list(open_jobs(session, self._domain, self._signers))
-
-    async def _watch_epoch(self, ours: EpochRecord) -> None:
-        """For ever; `LogDiverged` once a later boot has taken over: what it signs is void."""
-        while True:
-            await trio.sleep(_EPOCH_LOOK_S)
-            try:
-                found = await trio.to_thread.run_sync(self._view.active_epoch, self._log_id)
-            except TransportFailure:
-                continue
-            if found is not None and found.number > ours.number:
-                raise LogDiverged(f"epoch {found.number} has ended this one: nothing is signed now")
-
-    async def _activation(self) -> EpochRecord:
-        """Wait for the chain to activate this boot's key."""
-        key = self._identity.signing_secret.address
-        while True:
-            try:
-                found = await trio.to_thread.run_sync(self._view.active_epoch, self._log_id)
-            except TransportFailure as error:
-                _logger.warning("the chain can't be read: %s", error)
-                found = None
-            if found is not None and found.key == key:
-                return found
-            await trio.sleep(_ACTIVATION_POLL_S)
-
-    def _epoch_row(self, epoch: EpochRecord) -> EpochRow:
-        identity = self._identity
-        return EpochRow(
-            number=epoch.number,
-            signer=epoch.key,
-            manifest=jcs(identity.manifest.to_json()).decode(),
-            parameters=jcs(identity.parameters.to_json()).decode(),
-            document=identity.document,
-        )
 
     def _sequencer(
         self, writer: Writer, epoch: EpochRecord, epochs: dict[int, Parameters]
@@ -274,9 +222,8 @@ class Coordinator:
         """What the operator needs to activate this boot, while it is not."""
         if self._epoch is not None:
             return None
-        row = self._epoch_row(EpochRecord(0, self._identity.signing_secret.address, 0))
         return {
-            "signer": checksum(row.signer),
+            "signer": checksum(self._identity.signing_secret.address),
             "manifest": self._identity.manifest.to_json(),
             "parameters": self._identity.parameters.to_json(),
             "document": self._identity.document.hex(),
@@ -301,13 +248,6 @@ def _leaf(row: LeafRow) -> Leaf:
         return Leaf(receipt, row.digest, receipt.message.closed_ms)
     start = signed_from_bytes(EpochStart, row.signed)
     return Leaf(start, row.digest, start.message.time_ms)
-
-
-def _parameters_by_epoch(session: Session) -> dict[int, Parameters]:
-    return {
-        row.number: Parameters.from_jcs(row.parameters.encode())
-        for row in session.exec(select(EpochRow))
-    }
 
 
 def _receipted(session: Session, gateway: bytes, job_id: bytes) -> wire.Receipted | None:

@@ -63,14 +63,17 @@ class Submitter:
         return settled
 
     def _published(self, after: int) -> list[tuple[Signed[Batch], list[bytes]]]:
-        entries = self._get(f"/batches?after={after}")["batches"]
-        return [
-            (
-                signed_from_json(Batch, entry["batch"]),
-                [from_hex(value, 32) for value in entry["consistency"]],
-            )
-            for entry in entries
-        ]
+        published = self._get(f"/batches?after={after}")
+        try:
+            return [
+                (
+                    signed_from_json(Batch, entry["batch"]),
+                    [from_hex(value, 32) for value in entry["consistency"]],
+                )
+                for entry in published["batches"]
+            ]
+        except (KeyError, TypeError) as error:
+            raise LogUnavailable(f"{self._url}/batches gave no batches: {error!r}") from error
 
     def log_id(self) -> bytes:
         """The id of the log behind the URL."""

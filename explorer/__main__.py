@@ -96,8 +96,8 @@ def _options(config: Config) -> dict[str, Any]:
         "client_toolbarMode": "minimal",
         "client_showErrorDetails": "none",
         "global_developmentMode": False,
-        "theme_primaryColor": "#2563eb",
-        "theme_paddingTop": "1.5rem",
+        "theme_light_primaryColor": "#2563eb",
+        "theme_dark_primaryColor": "#3b82f6",
     }
 
 

@@ -28,8 +28,8 @@ def main() -> None:
     try:
         site = _site(sys.argv[1])
         query = dict(st.query_params)
-        _header(site, query)
-        _show(site, query)
+        header(site, query)
+        show(site, query)
     except PinaivuError as error:
         st.html(note(mark(Mark.LACKS), f" The explorer can't show this now: {error}", kind="bad"))
 
@@ -39,7 +39,8 @@ def _site(path: str) -> Site:
     return open_site(load_config(Path(path)))
 
 
-def _show(site: Site, query: dict[str, str]) -> None:
+def show(site: Site, query: dict[str, str]) -> None:
+    """The page that the query names; the overview without one."""
     if "q" in query:
         _search(site, query["q"])
     elif "request" in query:
@@ -56,7 +57,8 @@ def _show(site: Site, query: dict[str, str]) -> None:
         overview.show(site, query)
 
 
-def _header(site: Site, query: dict[str, str]) -> None:
+def header(site: Site, query: dict[str, str]) -> None:
+    """Name, search box, and whatever keeps these pages from being true and new."""
     left, right = st.columns([2, 3], vertical_alignment="center")
     with left:
         place = f"log {site.config.log_id[:10]}… on chain {site.client.deployment.chain_id}"

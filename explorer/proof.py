@@ -12,17 +12,22 @@ from msgspec import Struct
 
 from explorer.sources import LogSource, NotThere
 from pinaivu.bundles import unpack
+from pinaivu.encoding import to_hex
 from pinaivu.errors import InvalidEncoding, PinaivuError
 from pinaivu.verify import Outcome, Report, Step, Verifier
 
 
 class Proof(Struct, frozen=True, kw_only=True):
-    """What came of verifying a request. Without a `report`, `problem` says why there is none."""
+    """What came of verifying a request. Without a `report`, `problem` says why there is none.
+
+    `foreign`: the log gave the bundle of another receipt, of which nothing is shown.
+    """
 
     raw: bytes = b""
     document: Mapping[str, Any] = {}
     report: Report | None = None
     problem: str = ""
+    foreign: bool = False
 
     def step(self, step_id: str) -> Step:
         """A step of the report; a lacking one where it was not run."""
@@ -36,8 +41,14 @@ class Proof(Struct, frozen=True, kw_only=True):
         return Step(id=step_id, claim="not run", outcome=Outcome.LACKING, evidence=why)
 
 
-def prove(log: LogSource, verifier: Verifier, gateway: bytes, request_id: UUID) -> Proof:
-    """Fetch and verify; never raises for what log or bundle do, the result says it."""
+def prove(
+    log: LogSource, verifier: Verifier, gateway: bytes, request_id: UUID, receipt_digest: bytes
+) -> Proof:
+    """Fetch and verify; never raises for what log or bundle do, the result says it.
+
+    `receipt_digest` is the one of the leaf that the explorer has proven: a bundle that verifies and
+    is about another receipt says nothing here.
+    """
     try:
         raw = log.bundle(gateway, request_id)
     except NotThere:
@@ -45,6 +56,8 @@ def prove(log: LogSource, verifier: Verifier, gateway: bytes, request_id: UUID) 
     except PinaivuError as error:
         return Proof(problem=f"the log did not give the bundle: {error}")
     report = verifier.verify(raw)
+    if report.subject.get("receipt_digest", to_hex(receipt_digest)) != to_hex(receipt_digest):
+        return Proof(problem="the log's bundle holds another receipt than its leaf", foreign=True)
     try:
         document = unpack(raw)
     except InvalidEncoding:

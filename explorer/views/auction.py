@@ -140,7 +140,7 @@ def _prices(ranked: list[rule.Ranked], winners: dict[bytes, Segment]) -> Any:
         shape=alt.Shape(
             "kind:N",
             title=None,
-            scale=alt.Scale(domain=kinds, range=["stroke", "circle", "diamond"]),
+            scale=alt.Scale(domain=kinds, range=["square", "circle", "diamond"]),
         ),
         tooltip=["node:N", "kind:N", "price:Q"],
     )

@@ -53,7 +53,7 @@ def show_batch(site: Site, query: dict[str, str]) -> None:
                 "Recomputed": join(recomputed, " rows, fees, statements and roots"),
                 "Leaves": f"{count(row.prev_size)} to {count(row.new_size - 1)}",
                 "Signed": moment(row.time_ms),
-                "Anchor": lists.anchor_mark(row, settled),
+                "Anchor": join(lists.anchor_mark(row, settled), _anchored(settled)),
                 "Block": _block(settled),
                 "Transaction": transaction(settled.transaction) if settled else "–",
                 "Root": tag("code", to_hex(message.new_root)),
@@ -104,6 +104,10 @@ def _rows(site: Site, debits: bytes, credits_: bytes, fees: int) -> None:
         columns = [kind.capitalize(), f"{word.capitalize()} {site.symbol}#"]
         st.html(table(columns, [*cells, [tag("b", f"{len(rows)} in all"), tag("b", total)]]))
     st.html(source(f"the signed batch; fees {amount(fees)} {site.symbol}; debits = credits + fees"))
+
+
+def _anchored(settled: SettlementRow | None) -> str:
+    return " compared with the chain's event" if settled else " not on chain yet"
 
 
 def _block(settled: SettlementRow | None) -> str:

@@ -37,8 +37,7 @@ _LEGIBLE: Final = 0.14  # of the bar's width
 def show(site: Site, listed: Listed, receipt: Receipt, proof: Proof) -> None:
     """Timeline, segments, settlement."""
     st.html(heading("Timeline"))
-    st.html(_lane(receipt))
-    st.html(_timeline(listed, receipt, proof))
+    st.html(join(_lane(receipt), _timeline(listed, receipt, proof)))
     st.html(heading("Segments and charges"))
     st.html(_segments(site, receipt))
     st.html(

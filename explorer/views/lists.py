@@ -119,8 +119,8 @@ def events(site: Site, rows: Sequence[EventRow]) -> Html:
     cells = [
         [
             count(row.block_number),
-            second(row.block_ms),
-            f"{row.contract} · {row.name}",
+            tag("span", second(row.block_ms), class_="pnv-nowrap"),
+            tag("span", f"{row.contract} · {row.name}", class_="pnv-nowrap"),
             _arguments(site, row),
             transaction(row.transaction),
         ]

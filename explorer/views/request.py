@@ -27,7 +27,7 @@ from explorer.site import Site
 from explorer.views import auction, course, lists, missing
 from pinaivu.keys import checksum
 from pinaivu.messages import Receipt
-from pinaivu.verify import Outcome, Report
+from pinaivu.verify import Outcome, Report, Step
 
 
 def show(site: Site, query: dict[str, str]) -> None:
@@ -58,7 +58,7 @@ def _show(site: Site, listed: Listed) -> None:
     receipt = signed.message
     wanted = UUID(bytes=receipt.job_id)
     with st.spinner("Verifying …", show_time=False):
-        proof = prove(site.log, site.verifier(), receipt.gateway, wanted)
+        proof = prove(site.log, site.verifier(), receipt.gateway, wanted, leaf.digest)
     st.html(first_line(_facts(site, listed, receipt, proof)))
     st.html(
         tag(
@@ -68,7 +68,7 @@ def _show(site: Site, listed: Listed) -> None:
             class_="pnv-title",
         )
     )
-    st.html(_verdict(listed, leaf.digest, proof))
+    st.html(_verdict(listed, proof))
     _steps(proof)
     _alone(site, proof, wanted)
     auction.show(site, receipt, proof)
@@ -96,12 +96,13 @@ def _facts(
         step = proof.step(step_id)
         found.append((name, value, MARKS[step.outcome], step_id, step.evidence))
     attested = proof.step("V1")
-    said = "not proven" if attested.outcome == Outcome.SIMULATED else "of the code that signed"
-    return [*found, ("Attestation", said, MARKS[attested.outcome], "V1", attested.evidence)]
+    return [*found, ("Attestation", "", MARKS[attested.outcome], "V1", attested.evidence)]
 
 
-def _verdict(listed: Listed, digest: bytes, proof: Proof) -> Html:
+def _verdict(listed: Listed, proof: Proof) -> Html:
     report = proof.report
+    if proof.foreign:
+        return note(mark(Mark.BAD), f" Refuted: {proof.problem}.", kind="bad")
     if report is None:
         return note(
             mark(Mark.LACKS),
@@ -110,14 +111,6 @@ def _verdict(listed: Listed, digest: bytes, proof: Proof) -> Html:
             kind="lacks",
         )
     shown = [_verdict_note(report)]
-    if report.subject.get("receipt_digest", "") != f"0x{digest.hex()}":
-        shown.append(
-            note(
-                mark(Mark.BAD),
-                " The bundle holds another receipt than the one under the log's checkpoint.",
-                kind="bad",
-            )
-        )
     if listed.row.trouble:
         shown.append(note(mark(Mark.BAD), f" In the log: {listed.row.trouble}", kind="bad"))
     return join(*shown)
@@ -145,7 +138,7 @@ def _steps(proof: Proof) -> None:
             tag("b", step.id),
             mark(MARKS[step.outcome], step.evidence),
             step.claim,
-            step.evidence if step.outcome != Outcome.SIMULATED else f"SIMULATED: {step.evidence}",
+            _evidence(step),
         ]
         for step in proof.report.steps
     ]
@@ -160,6 +153,12 @@ def _steps(proof: Proof) -> None:
     )
     with st.expander("Values behind the steps"):
         st.json({step.id: step.facts for step in proof.report.steps if step.facts})
+
+
+def _evidence(step: Step) -> str:
+    """The evidence; outcomes that a mark alone would not tell apart stand before it."""
+    said = {Outcome.SIMULATED: "SIMULATED: ", Outcome.NOT_AUDITED: "not audited: "}
+    return said.get(step.outcome, "") + step.evidence
 
 
 def _alone(site: Site, proof: Proof, wanted: UUID) -> None:

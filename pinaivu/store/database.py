@@ -89,13 +89,14 @@ def _prepare_sqlite(engine: Engine) -> None:
         Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
 
     def configure(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # else a savepoint commits, and nothing is grouped
+        connection.isolation_level = None  # the driver leaves transactions to us
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     def begin(connection: Connection) -> None:
         reads_only = connection.get_execution_options().get("reads_only")
-        # A writer waits for its turn at once: a reader that turns into one would be refused.
+        # Without it a savepoint would be a transaction of its own. A writer waits for its turn
+        # at once: a reader that turns into one would be refused.
         connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
     event.listen(engine, "connect", configure)

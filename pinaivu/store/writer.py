@@ -66,7 +66,7 @@ class Writer:
 
 @asynccontextmanager
 async def open_writer(database: Database, *, crash_only: bool = False) -> AsyncIterator[Writer]:
-    """Start the writing task; on leaving, all accepted writes are finished first."""
+    """Start the writing task; on leaving in any way, all accepted writes are finished first."""
     send, receive = trio.open_memory_channel[_Write](inf)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_run, database, receive, crash_only)
@@ -79,20 +79,20 @@ async def _run(
     receive: "trio.MemoryReceiveChannel[_Write]",
     crash_only: bool,  # noqa: FBT001 - a task's argument
 ) -> None:
-    async for first in receive:
-        jobs = [first]
-        while len(jobs) < _MOST_AT_ONCE:
-            try:
-                jobs.append(receive.receive_nowait())
-            except (trio.WouldBlock, trio.EndOfChannel):
-                break
-        with trio.CancelScope(shield=True):
+    with trio.CancelScope(shield=True):  # ends with the channel
+        async for first in receive:
+            jobs = [first]
+            while len(jobs) < _MOST_AT_ONCE:
+                try:
+                    jobs.append(receive.receive_nowait())
+                except (trio.WouldBlock, trio.EndOfChannel):
+                    break
             await trio.to_thread.run_sync(_commit, database, jobs)
-        for job in jobs:
-            job.done.set()
-        failures = [job.error for job in jobs if isinstance(job.error, StorageFailed)]
-        if failures and crash_only:
-            raise failures[0]
+            for job in jobs:
+                job.done.set()
+            failures = [job.error for job in jobs if isinstance(job.error, StorageFailed)]
+            if failures and crash_only:
+                raise failures[0]
 
 
 def _commit(database: Database, jobs: list[_Write]) -> None:

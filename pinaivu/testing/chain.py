@@ -44,7 +44,7 @@ class ChainStandIn:
         due = sum(debits.values())
         backed = due * backed_ppm // 1_000_000
         for node, amount in credited.items():
-            self.credits[node] += amount * backed // due
+            self.credits[node] += amount * backed // due if due else amount
         short = due - backed
         payer = next(iter(debits), ZERO_ADDRESS)
         self.anchors[batch.log_id, batch.sequence] = anchor_word(batch, digest)

@@ -25,7 +25,9 @@ _BLOCK: Final = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _AFTER: Final = re.compile(r"\A<!-- after: (?P<page>\S+) -->\n")
-_LINK: Final = re.compile(r"\]\((?P<target>[^)\s]+)\)|(?:src|srcset|href)=\"(?P<attribute>[^\"]+)\"")
+_LINK: Final = re.compile(
+    r"\]\((?P<target>[^)\s]+)\)|(?:src|srcset|href)=\"(?P<attribute>[^\"]+)\""
+)
 _HEADING: Final = re.compile(r"^#{1,6} (?P<title>.+)$", re.MULTILINE)
 _NOT_IN_ANCHOR: Final = re.compile(r"[^\w\- ]")
 

@@ -195,8 +195,8 @@ class Streaming:
     @property
     def request_id(self) -> str:
         """As the last chunk says."""
-        found: str = getattr(self.chunks[-1], "request_id", "")
-        return found
+        assert self.error is None, self.error
+        return request_id_of(self.chunks[-1])
 
     def await_text(self, characters: int = 1) -> None:
         """Return once so much of the answer is there; the stream must not have ended before."""
@@ -213,6 +213,11 @@ class Streaming:
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), "the stream does not end"
         return self
+
+
+def request_id_of(answer: ChatCompletion | ChatCompletionChunk) -> str:
+    """The request id at the top level of an answer or of its last chunk."""
+    return str((answer.model_extra or {})["request_id"])
 
 
 def _body(prompt: str, **more: Any) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from uuid import UUID
 import pytest
 
 from pinaivu.codes import Reason, Status
+from pinaivu.encoding import to_hex
 from pinaivu.local.folder import NODES
 from pinaivu.messages import Receipt
-from tests.e2e.stage import Stage, Streaming, until
+from tests.e2e.stage import Stage, Streaming, request_id_of, until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -22,7 +23,7 @@ pytestmark = [
 ]
 
 STORY = "Write a long story about a lighthouse keeper and the sea, in many paragraphs."
-LONG = 400
+LONG = 240
 
 
 def _require_whole(stream: Streaming, receipt: Receipt) -> None:
@@ -33,6 +34,11 @@ def _require_whole(stream: Streaming, receipt: Receipt) -> None:
     ends = [segment.end_byte for segment in served]
     assert [segment.start_byte for segment in served] == [0, *ends[:-1]]
     assert ends[-1] == len(stream.text.encode())
+
+
+def _only(stage: Stage, node: str) -> dict[str, object]:
+    """The caller's demand for one node."""
+    return {"pinaivu": {"allow": [to_hex(stage.network.folder.key(node).address)]}}
 
 
 def test_winner_killed_before_its_first_token(stage: Stage) -> None:
@@ -98,7 +104,7 @@ def test_coordinator_killed_between_receipt_and_settlement(stage: Stage) -> None
     """A signed batch that nobody submitted is signed anew by the next epoch, and settles once."""
     submitter = stage.network.children["submitter"].pid
     with stage.frozen(submitter):
-        request_id = str(getattr(stage.ask("Name a colour.", max_tokens=8), "request_id", ""))
+        request_id = request_id_of(stage.ask("Name a colour.", max_tokens=8))
 
         def batched() -> bool:
             found = stage.receipt(request_id)
@@ -156,7 +162,14 @@ def test_gateway_killed_after_the_delivery(stage: Stage) -> None:
 
 
 def test_chain_killed(stage: Stage) -> None:
-    """Who asks notices nothing; what the chain forgot in the crash settles again, once."""
+    """Who asks notices nothing; what the chain forgot in the crash settles again, once.
+
+    Gateway and coordinator go on with what they have read of the chain: all nodes are asked before.
+    """
+    for name in NODES:
+        stage.await_final(
+            request_id_of(stage.ask("Hello!", max_tokens=1, extra_body=_only(stage, name)))
+        )
     chain = stage.network.chain.process
     state = chain.state
     written = state.stat().st_mtime_ns

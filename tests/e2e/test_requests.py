@@ -11,7 +11,7 @@ from pinaivu.local.folder import MODEL, NODES
 from pinaivu.messages import Receipt
 from pinaivu.tokens import Tokenizer
 from pinaivu.verify import Copies, Verifier, development
-from tests.e2e.stage import Stage
+from tests.e2e.stage import Stage, request_id_of
 
 pytestmark = [
     pytest.mark.e2e,
@@ -37,7 +37,7 @@ def test_streamed_and_whole_answers_are_one_and_are_paid_to_the_unit(stage: Stag
     assert streamed.text == content
     assert whole.choices[0].finish_reason == streamed.finish_reason
 
-    receipts = [stage.await_final(_id(whole)), stage.await_final(streamed.request_id)]
+    receipts = [stage.await_final(request_id_of(whole)), stage.await_final(streamed.request_id)]
     assert [r.status for r in receipts] == [Status.COMPLETED] * 2
     usage = whole.usage
     assert usage
@@ -59,7 +59,7 @@ def _require_paid(stage: Stage, before: demo.Wallets, receipts: list[Receipt]) -
 
 def test_a_live_round_asks_every_node_and_the_second_score_pays(stage: Stage) -> None:
     """All three nodes bid; the price is the winner's own or above, as the replay says."""
-    receipt = stage.await_final(_id(stage.ask(PROMPT, max_tokens=8)))
+    receipt = stage.await_final(request_id_of(stage.ask(PROMPT, max_tokens=8)))
     url = f"{stage.network.log_url}/transcripts/{_text(receipt)}"
     (transcript,) = httpx.get(url, timeout=10).json()["transcripts"]
     assert len(transcript["calls"]) == len(NODES)
@@ -70,8 +70,8 @@ def test_a_live_round_asks_every_node_and_the_second_score_pays(stage: Stage) ->
 def test_the_holders_bundle_proves_everything_but_the_model(stage: Stage) -> None:
     """With request, response and tokenizer at hand, V1 to V12 hold; V1 is SIMULATED."""
     answer = stage.ask(PROMPT, max_tokens=24, seed=7)
-    stage.await_final(_id(answer))
-    raw = stage.get(f"/v1/receipts/{_id(answer)}/bundle").content
+    stage.await_final(request_id_of(answer))
+    raw = stage.get(f"/v1/receipts/{request_id_of(answer)}/bundle").content
     client = stage.network.chain.client
     tokenizer = Tokenizer.from_directory(stage.network.folder.model_files)
     verifier = Verifier(development(client.deployment.domain), ContractFacts(client))
@@ -84,7 +84,7 @@ def test_models_usage_and_keys(stage: Stage) -> None:
     """The model on offer is listed, usage grows by what was asked, a wrong key gets a 401."""
     assert [model.id for model in stage.sdk.models.list()] == [MODEL]
     before = stage.get("/v1/usage").json()["total"]
-    stage.await_final(_id(stage.ask(PROMPT, max_tokens=8)))
+    stage.await_final(request_id_of(stage.ask(PROMPT, max_tokens=8)))
     after = stage.get("/v1/usage").json()["total"]
     assert after["requests"] == before["requests"] + 1
     assert after["tokens"] > before["tokens"]
@@ -124,11 +124,6 @@ def test_nobody_within_the_limits_is_a_503_with_a_zero_receipt(stage: Stage) -> 
     receipt = stage.await_final(newest)
     assert (receipt.status, receipt.total) == (Status.UNSERVED, 0)
     assert receipt.reason == Reason.NO_NODES_WITHIN_LIMITS
-
-
-def _id(answer: object) -> str:
-    found: str = getattr(answer, "request_id")  # noqa: B009 - the SDK's type doesn't know it
-    return found
 
 
 def _text(receipt: Receipt) -> str:

@@ -146,6 +146,19 @@ async def test_leaving_finishes_what_was_accepted(database: FaultyDatabase) -> N
     assert stored(database) == ["1"]
 
 
+async def test_a_block_that_is_cancelled_or_fails_finishes_too(database: FaultyDatabase) -> None:
+    """A receipt is never durable without what was written before it, so nothing is dropped."""
+    with trio.CancelScope() as scope:
+        async with open_writer(database) as writer, trio.open_nursery() as nursery:
+            nursery.start_soon(writer.write, add(1))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(writer.write, add(2))
+            nursery.start_soon(writer.write, add(3))
+            await trio.lowlevel.checkpoint()
+            scope.cancel()
+    assert sorted(stored(database)) == ["1", "2", "3"]
+
+
 async def test_settled_waits_for_everything_before(database: FaultyDatabase) -> None:
     async with open_writer(database) as writer, trio.open_nursery() as nursery:
         nursery.start_soon(writer.write, add(1))

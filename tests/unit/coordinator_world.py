@@ -6,9 +6,10 @@ unless a test moves it.
 """
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 
 import trio
@@ -153,6 +154,7 @@ class World:
     signers: dict[int, bytes] = field(default_factory=lambda: {1: EPOCH.address})
     reachable: set[bytes] = field(default_factory=lambda: {node.address for node in NODES})
     bidding: Bidding | None = None
+    sequence: Iterator[int] = field(default_factory=lambda: count(1))
     on_award: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -242,7 +244,11 @@ class World:
     def put_offers(self, *prices: int, **more: Any) -> None:
         """Offers of the first nodes at these prices."""
         for node, price in zip(NODES, prices, strict=False):
-            terms = {"issued_ms": self.now, "expires_ms": self.now + 15_000, "sequence": self.now}
+            terms = {
+                "issued_ms": self.now,
+                "expires_ms": self.now + 15_000,
+                "sequence": next(self.sequence),
+            }
             made = offer(node, price, **(terms | more))
             self.book.put(Signed.by(node, DOMAIN, made), node_record(node), MODEL_RECORD, self.now)
 

@@ -5,16 +5,17 @@ between the two and changes one resource, as a server that lies would.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
+from msgspec.structs import replace
 from starlette.testclient import TestClient
 
 from coordinator.bundler import Bundler
+from coordinator.log import Leaf, Log
 from coordinator.public import Face, create_app
 from explorer.indexer.batches import BatchFollower
 from explorer.indexer.history import History
@@ -23,12 +24,15 @@ from explorer.reading import Reader
 from explorer.sources import HttpLog
 from pinaivu.encoding import parse_json
 from pinaivu.merkle.tiles import Tile
-from pinaivu.messages import Checkpoint
+from pinaivu.messages import Checkpoint, Receipt
+from pinaivu.store.coordinator import BatchRow, CheckpointRow, EpochRow, LeafRow
 from pinaivu.store.database import Database, open_database
 from pinaivu.testing.bundles import BundleFactory
-from pinaivu.testing.parties import CARD, MODEL
+from pinaivu.testing.ledger import Settled
+from pinaivu.testing.parties import CARD, MODEL, EpochParty
 from pinaivu.testing.scenarios import Scenario
-from tests.unit.test_verify_bundler import store
+from pinaivu.typed_data import Signed
+from tests.unit.test_verify_bundler import _rows as evidence_rows
 from tests.unit.verify_support import network
 
 _numbers = count()
@@ -40,7 +44,7 @@ def served_log(factory: BundleFactory, folder: Path) -> Iterator[HttpLog]:
     factory.ledger.checkpoint(factory.epoch)
     url = f"sqlite:///{folder}/coordinator-{next(_numbers)}.db"
     database = open_database(url, "coordinator")
-    log = store(database, factory)
+    log = _store(database, factory)
     card: Any = parse_json(CARD.to_json())
     face = Face(
         log=log,
@@ -61,6 +65,55 @@ def served_log(factory: BundleFactory, folder: Path) -> Iterator[HttpLog]:
         database.close()
 
 
+def _store(database: Database, factory: BundleFactory) -> Log:
+    """Fill a coordinator's tables with the factory's network, also where its epoch has lied."""
+    ledger, domain = factory.ledger, factory.domain
+    log, jobs = Log(domain, factory.parties.log_id), set[bytes]()
+    with database.begin() as session:
+        for position, signed in enumerate(ledger.leaves):
+            message, digest = signed.message, signed.digest(domain)
+            log.commit(Leaf(signed, digest, 0), posted=True)
+            row = LeafRow(
+                position=position,
+                kind=type(message).__name__,
+                digest=digest,
+                signed=signed.to_bytes(),
+            )
+            if isinstance(message, Receipt) and message.job_id not in jobs:
+                row.gateway, row.job_id = message.gateway, message.job_id
+                jobs.add(message.job_id)
+            session.add(row)
+        session.add_all(_epoch_row(epoch) for epoch in factory.epochs.values())
+        session.add_all(_batch_row(settled) for settled in ledger.batches)
+        checkpoint, note = ledger.checkpoints[-1]
+        size, signed_checkpoint = checkpoint.message.size, checkpoint.to_bytes()
+        session.add(CheckpointRow(size=size, note=note, checkpoint=signed_checkpoint, time_ms=0))
+        kept = [served for served in factory.served if served.index < len(ledger.leaves)]
+        for served in kept:
+            session.add_all(evidence_rows(factory, served))
+    return log
+
+
+def _epoch_row(epoch: EpochParty) -> EpochRow:
+    return EpochRow(
+        number=epoch.number,
+        signer=epoch.key.address,
+        manifest=epoch.manifest.to_jcs().decode(),
+        parameters=epoch.parameters.to_jcs().decode(),
+        document=epoch.document,
+    )
+
+
+def _batch_row(settled: Settled) -> BatchRow:
+    batch = settled.batch.message
+    return BatchRow(
+        sequence=batch.sequence,
+        batch=settled.batch.to_bytes(),
+        new_size=batch.new_size,
+        state="final",
+    )
+
+
 class Tampered:
     """A log source that answers like another one, but for what a test puts in `lies`.
 
@@ -73,33 +126,23 @@ class Tampered:
         self.asked: list[str] = []
 
     def tile(self, tile: Tile) -> bytes:
+        """A lie under the tile's path, or the honest tile."""
         self.asked.append(tile.path)
         found: bytes = self.lies.get(tile.path, b"") or self.honest.tile(tile)
         return found
 
-    def checkpoint(self) -> str:
-        return self._answer("checkpoint")  # type: ignore[no-any-return]
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Any other method: its lie (an error is raised, a function called), or the honest one."""
 
-    def epochs(self) -> list[dict[str, Any]]:
-        return self._answer("epochs")  # type: ignore[no-any-return]
+        def answer(*arguments: Any) -> Any:
+            lie = self.lies.get(name)
+            if isinstance(lie, Exception):
+                raise lie
+            if callable(lie):
+                return lie(*arguments)
+            return lie if lie is not None else getattr(self.honest, name)(*arguments)
 
-    def batches(self, after: int) -> list[dict[str, Any]]:
-        return self._answer("batches", after)  # type: ignore[no-any-return]
-
-    def receipts(self, request_id: UUID) -> list[dict[str, Any]]:
-        return self._answer("receipts", request_id)  # type: ignore[no-any-return]
-
-    def bundle(self, gateway: bytes, request_id: UUID) -> bytes:
-        return self._answer("bundle", gateway, request_id)  # type: ignore[no-any-return]
-
-    def market(self) -> dict[str, int]:
-        return self._answer("market")  # type: ignore[no-any-return]
-
-    def _answer(self, name: str, *arguments: Any) -> Any:
-        lie = self.lies.get(name)
-        if isinstance(lie, Exception):
-            raise lie
-        return lie if lie is not None else getattr(self.honest, name)(*arguments)
+        return answer
 
 
 class Indexed:
@@ -119,6 +162,26 @@ class Indexed:
         """Let the network serve requests."""
         for _ in range(number):
             self.factory.serve(scenario or Scenario())
+
+    def fill(self, number: int) -> None:
+        """Let the log grow by many receipts that follow from the books, without evidence."""
+        factory = self.factory
+        base, books = factory.serve(Scenario()).receipt.message, factory.ledger.books
+        for _ in range(number - 1):
+            payer = books.payer(base.payer).plus(base.total)
+            (segment,) = base.segments
+            node = books.node(segment.node).plus(segment.amount - segment.fee)
+            receipt = replace(
+                base,
+                job_id=factory.random(16),
+                payer_counter=payer.counter,
+                payer_total=payer.total,
+                grant_spent=books.spent(base.grant_digest) + base.total,
+                grant_spent_day=books.spent_on_day(base.grant_digest, base.received_ms)
+                + base.total,
+                segments=(replace(segment, node_counter=node.counter, node_total=node.total),),
+            )
+            factory.ledger.append(Signed.by(factory.epoch.key, factory.domain, receipt))
 
     def catch_up(self, source: Any = None) -> Checkpoint:
         """Take in all of `source`, by default the network's log as it stands."""

@@ -122,15 +122,17 @@ async def test_a_receipted_job_is_answered_by_its_receipt(world: World) -> None:
 
 async def test_a_caller_that_goes_away_during_the_auction_leaves_nothing(world: World) -> None:
     """Nothing reserved, nobody busy, nothing stored; coming back begins anew."""
+    asked = trio.Event()
 
     async def never(_node: bytes, _call: wire.AuctionCall) -> wire.BidReply:
+        asked.set()
         await trio.sleep_forever()
         raise AssertionError
 
     world.bidding = never
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.submit)
-        await trio.testing.wait_all_tasks_blocked()
+        await asked.wait()
         assert world.docket.reserved(PAYER.address) == RESERVE
         nursery.cancel_scope.cancel()
     assert world.docket.reserved(PAYER.address) == 0

@@ -14,8 +14,8 @@ from pinaivu.keys import BadSignature, SecretKey
 from pinaivu.merkle.hashing import EMPTY_ROOT, leaf_hash, root_of_leaves
 from pinaivu.merkle.tiles import Tile
 from pinaivu.messages import Checkpoint, Receipt
-from pinaivu.testing.bundles import Lies
 from pinaivu.testing.ledger import Ledger
+from pinaivu.testing.lies import Lies
 from pinaivu.testing.scenarios import SCENARIOS, Scenario
 from pinaivu.typed_data import Signed
 from tests.unit.explorer_support import Indexed, Tampered, served_log
@@ -50,7 +50,7 @@ def test_every_kind_of_request_is_taken_in_and_holds(indexed: Indexed) -> None:
 def test_a_log_that_grows_over_tile_borders_is_followed(indexed: Indexed) -> None:
     """Root and size are the log's after each look, also with a history loaded anew."""
     for grown in (3, 250, 4, 260):
-        indexed.serve(grown)
+        indexed.fill(grown)
         checkpoint = indexed.catch_up()
         history = indexed.history()
         assert history.size == len(indexed.factory.ledger.tree) == checkpoint.size
@@ -61,7 +61,7 @@ def test_a_log_that_grows_over_tile_borders_is_followed(indexed: Indexed) -> Non
 
 
 def test_only_new_tiles_are_asked_for(indexed: Indexed) -> None:
-    indexed.serve(300)
+    indexed.fill(300)
     indexed.catch_up()
     indexed.serve(1)
     with served_log(indexed.factory, indexed.folder) as honest:
@@ -95,11 +95,12 @@ def test_tiles_that_do_not_give_the_signed_root_are_refused(indexed: Indexed) ->
 def test_a_rewritten_history_is_refuted(indexed: Indexed, before: int) -> None:
     """The same epoch signs a longer log whose past is another: what is here stays."""
     factory = indexed.factory
-    indexed.serve(before)
+    indexed.fill(before)
     indexed.catch_up()
+    factory.served.clear()
     factory.ledger = Ledger(factory.domain, factory.parties.log_id, factory.clock)
     factory.ledger.start(factory.epoch)
-    indexed.serve(before + 1)
+    indexed.fill(before + 1)
     with pytest.raises(LogRefuted):
         indexed.catch_up()
     assert indexed.history().size == before + 1
@@ -179,8 +180,9 @@ def test_a_receipt_signed_by_another_key_is_marked(indexed: Indexed) -> None:
 
 
 def test_a_second_receipt_of_one_job_is_marked(indexed: Indexed) -> None:
-    served = indexed.factory.serve(Scenario())
-    indexed.factory.ledger.append(served.receipt, lies=True)
+    job_id = indexed.factory.serve(Scenario()).receipt.message.job_id
+    indexed.factory.serve(Scenario(), Lies(receipt=lambda r: replace(r, job_id=job_id)))
+    indexed.factory.served.pop()
     indexed.catch_up()
     second, first = indexed.reader.receipts()
     assert "another receipt at leaf 1" in second.row.trouble

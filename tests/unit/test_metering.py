@@ -172,6 +172,15 @@ def test_whole_responses_differ() -> None:
     assert found.result == Reason.COMMITMENT_MISMATCH
 
 
+def test_only_the_last_node_saw_the_whole_response() -> None:
+    """What an earlier one took for the whole is no dispute."""
+    a1, a2 = award(1), award(2, start_byte=400)
+    c1, c2 = completion(a1, acks=1, response_commitment=b"\x02" * 32), completion(a2, acks=1)
+    d1, d2 = part(a1, c1), part(a2, c2)
+    first, second = _charges([attempt(a1, c1, said=d1), attempt(a2, c2, said=d2)], delivery(d1, d2))
+    assert (first.result, second.result) == (Reason.NONE, Reason.CLIPPED)
+
+
 def test_a_stopped_nodes_zero_response_commitment_is_no_dispute() -> None:
     a = award()
     c = completion(a, acks=2, response_commitment=ZERO)
@@ -239,6 +248,15 @@ def test_a_failed_delivery_counts_what_went_well() -> None:
     d = part(a, c, output_tokens=79)
     found = _one([attempt(a, c, said=d)], delivery(d, outcome=Outcome.FAILED))
     assert found.output_billed == 79
+
+
+def test_a_reported_failure_counts_though_the_part_says_it_went_well() -> None:
+    """What the gateway once reported as failed, it can't bill as delivered: acknowledged only."""
+    a = award()
+    f, c = failure(a, acks=2), completion(a, acks=2, output_tokens=80)
+    d = part(a, c, segment_commitment=c.segment_commitment)
+    found = _one([attempt(a, c, f, d)], delivery(d))
+    assert (found.output_billed, found.result) == (32, Reason.STREAM_BROKEN)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from pinaivu.bundles import pack
 from pinaivu.errors import TransportFailure
-from pinaivu.messages import Receipt
-from pinaivu.testing.bundles import BundleFactory, Json, Lies, Made
+from pinaivu.messages import Award, Receipt
+from pinaivu.testing.bundles import BundleFactory, Json, Made
+from pinaivu.testing.lies import Lies
 from pinaivu.testing.scenarios import SCENARIOS, Scenario, Turn
 from pinaivu.typed_data import Domain, Signed
 from pinaivu.verify import (
@@ -287,6 +288,8 @@ CHAINS: dict[str, tuple[Callable[[BundleFactory], None], str]] = {
     "epoch of another key": (lambda f: _set_epoch(f, key=b"\x01" * 20), "V2"),
     "epoch of another manifest": (lambda f: _set_epoch(f, manifest_digest=bytes(32)), "V2"),
     "another document": (lambda f: _set_epoch(f, payload_digest=bytes(32)), "V1"),
+    "other code": (lambda f: _set_epoch(f, measurement=bytes(32)), "V1"),
+    "other parameters": (lambda f: _set_epoch(f, parameters_digest=bytes(32)), "V1"),
     "code allowed too late": (lambda f: _set_epoch(f, pair_allowed_from_ms=1 << 60), "V1"),
     "code revoked before": (lambda f: _set_epoch(f, pair_revoked_at_ms=1), "V1"),
     "epoch expired": (lambda f: _set_epoch(f, expires_at_ms=1), "V2"),
@@ -427,6 +430,44 @@ def test_a_job_of_an_ended_epoch_is_receipted_by_the_next(name: str) -> None:
         pack(document), factory.copies(served)
     )
     assert without.exit_code == (REFUTED if name == "live" else INCOMPLETE)
+
+
+LATE_MS = 280_000
+FIRST_AWARDS: dict[str, Callable[[Award], Award]] = {
+    "voids another": lambda a: replace(a, prior=b"\x01" * 32),
+    "begins within the text": lambda a: replace(a, start_byte=1),
+    "outlives the deadline": lambda a: replace(
+        a, awarded_ms=a.awarded_ms + LATE_MS, expires_ms=a.expires_ms + LATE_MS
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIRST_AWARDS)
+def test_a_first_award_that_can_not_be_is_refuted(name: str) -> None:
+    factory = network()
+    made = factory.make(SCENARIOS["live"], Lies(award=FIRST_AWARDS[name]))
+    assert "V6" in {step.id for step in verify(factory, made).failed}
+
+
+def test_a_segment_that_was_paid_without_a_completion_is_refuted() -> None:
+    def pay(receipt: Receipt) -> Receipt:
+        (segment,) = receipt.segments
+        paid = replace(segment, amount=1, node_total=segment.node_total + 1)
+        total = receipt.payer_total + 1
+        return replace(receipt, total=1, payer_total=total, segments=(paid,))
+
+    factory = network()
+    made = factory.make(SCENARIOS["no completion"], Lies(receipt=pay))
+    assert {"V6", "V8"} <= {step.id for step in verify(factory, made).failed}
+
+
+def test_an_award_of_a_later_epoch_than_its_receipt_is_refuted() -> None:
+    factory = network()
+    factory.start_epoch()
+    served = factory.serve(Scenario(), Lies(receipt=lambda r: replace(r, epoch=1)))
+    factory.settle()
+    report = verify(factory, factory.bundle(served))
+    assert "of a later epoch than the receipt" in report.step("V6").evidence
 
 
 def test_a_report_is_json_with_every_step() -> None:

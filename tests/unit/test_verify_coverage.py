@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from pinaivu.auction.transcript import CallEntry, Header, Row
 from pinaivu.bundles import OPTIONAL, REQUIRED
+from pinaivu.codes import Status
 from pinaivu.encoding import from_hex, to_hex
 from pinaivu.keys import SecretKey
 from pinaivu.manifest import Block, Manifest, Parameters, RpcEndpoint
@@ -30,7 +31,8 @@ from pinaivu.messages import (
     Verdict,
 )
 from pinaivu.settlement import Statement
-from pinaivu.testing.bundles import BundleFactory, Json, Lies
+from pinaivu.testing.bundles import BundleFactory, Json
+from pinaivu.testing.lies import Lies
 from pinaivu.typed_data import Message, Signed, schema, signed_from_json
 from pinaivu.verify import INCOMPLETE, PROVEN, Outcome, Report, Verifier, development
 from pinaivu.verify.account import AccountContradiction, check_node, check_payer
@@ -375,11 +377,17 @@ def test_an_unsigned_field_is_noticed(section: str, name: str) -> None:
     assert_noticed(report, TABLES[section][name].blind)
 
 
-LIED = {"Receipt": "receipt", "Segment": "receipt", "Award": "award", "Transcript header": "header"}
+LIED = {
+    "Receipt": "receipt",
+    "Segment": "receipt",
+    "Award": "award",
+    "Transcript header": "header",
+    "Completion": "completion",
+}
 
 
 @pytest.mark.parametrize(("section", "name"), cases("start", LIED))
-def test_a_coordinator_that_lies_from_the_start_is_noticed(section: str, name: str) -> None:
+def test_a_signer_that_lies_from_the_start_is_noticed(section: str, name: str) -> None:
     """Receipt, log, batch, anchor and credits all follow from the lie."""
 
     def lie(value: Any) -> Any:
@@ -388,16 +396,18 @@ def test_a_coordinator_that_lies_from_the_start_is_noticed(section: str, name: s
         if section == "Segment":
             last = change_message(value.segments[-1], name)
             return replace(value, segments=(*value.segments[:-1], last))
-        if section == "Award" and value.rank != len(RICH.turns):
-            return value
-        return change_message(value, name)
+        first_award = section == "Award" and value.rank != len(RICH.turns)
+        first_completion = section == "Completion" and not value.start_byte
+        return value if first_award or first_completion else change_message(value, name)
 
     factory = network()
     made = factory.make(RICH, Lies(**{LIED[section]: lie}))
     report = Verifier(development(factory.domain), factory.chain).verify(made.raw, made.copies)
     entry = TABLES[section][name].start
-    if entry == "trusted":
+    if entry in ("trusted", "own", "disputed"):
         assert report.exit_code == PROVEN, report.to_text()
+        disputed = made.served.receipt.message.status == Status.DISPUTED
+        assert disputed == (entry == "disputed")
     elif entry == "account":
         with pytest.raises(AccountContradiction):
             check_accounts(factory)
