@@ -12,10 +12,11 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from coordinator.log import Log
+from pinaivu.auction.transcript import Header
 from pinaivu.bundles import pack
 from pinaivu.codes import Role
 from pinaivu.commitments import party_of_account
-from pinaivu.encoding import to_hex
+from pinaivu.encoding import from_hex, to_hex
 from pinaivu.merkle.hashing import leaf_hash
 from pinaivu.merkle.tree import Tree
 from pinaivu.messages import (
@@ -88,16 +89,22 @@ class Bundler:
             "failures": _evidence(session, "Failure", Failure, digests),
             "completions": _evidence(session, "Completion", Completion, digests),
             "log": self._log_part(session, leaf, receipt.message.epoch, checkpoint),
-            "epochs": self._epochs(session, receipt.message.epoch, awards, checkpoint, batch),
         }
+        named = {receipt.message.epoch}
+        named.add(signed_from_bytes(Checkpoint, checkpoint.checkpoint).message.epoch)
+        named |= {signed_from_bytes(Award, row.award).message.epoch for row in awards}
         if delivery:
             document["delivery"] = signed_from_bytes(Delivery, delivery.signed).to_json()
         if transcript:
             document["transcript"] = json.loads(transcript.document)
+            header = from_hex(document["transcript"]["header"])
+            named.add(Header.from_bytes(header).epoch)
         if batch:
             document["batch"] = self._batch_part(batch, receipt.message, leaf, checkpoint.size)
+            named.add(signed_from_bytes(Batch, batch.batch).message.epoch)
         if receipt.message.fingerprint in self._cards:
             document["model_card"] = self._cards[receipt.message.fingerprint]
+        document["epochs"] = _epochs(session, named)
         return document
 
     def _log_part(
@@ -123,30 +130,6 @@ class Bundler:
         return signed_from_bytes(EpochStart, row.signed).to_json() | {
             "inclusion": _hexes(self._log.tree.inclusion_proof(index, size))
         }
-
-    def _epochs(
-        self,
-        session: Session,
-        epoch: int,
-        awards: list[AwardRow],
-        checkpoint: CheckpointRow,
-        batch: BatchRow | None,
-    ) -> list[Json]:
-        named = {epoch, signed_from_bytes(Checkpoint, checkpoint.checkpoint).message.epoch}
-        named |= {signed_from_bytes(Award, row.award).message.epoch for row in awards}
-        if batch:
-            named.add(signed_from_bytes(Batch, batch.batch).message.epoch)
-        rows = [session.get_one(EpochRow, number) for number in sorted(named)]
-        return [
-            {
-                "number": row.number,
-                "manifest": json.loads(row.manifest),
-                "parameters": json.loads(row.parameters),
-                "document": b64encode(row.document).decode(),
-                "verdicts": [],
-            }
-            for row in rows
-        ]
 
     def _batch_part(self, row: BatchRow, receipt: Receipt, leaf: LeafRow, size: int) -> Json:
         signed = signed_from_bytes(Batch, row.batch)
@@ -179,6 +162,20 @@ class Bundler:
         with self._database.read() as session:
             rows = session.exec(statement).all()
         return net(signed_from_bytes(Receipt, row.signed).message for row in rows)
+
+
+def _epochs(session: Session, numbers: set[int]) -> list[Json]:
+    rows = [session.get_one(EpochRow, number) for number in sorted(numbers)]
+    return [
+        {
+            "number": row.number,
+            "manifest": json.loads(row.manifest),
+            "parameters": json.loads(row.parameters),
+            "document": b64encode(row.document).decode(),
+            "verdicts": [],
+        }
+        for row in rows
+    ]
 
 
 def _awards(session: Session, job: JobRow) -> list[AwardRow]:

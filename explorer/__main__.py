@@ -19,8 +19,8 @@ from streamlit.web import bootstrap
 
 from explorer.config import Config, load_config
 from explorer.site import open_site
-from pinaivu.attestation.simulated import SimulatedDocumentWarning
 from pinaivu.errors import PinaivuError
+from pinaivu.verify import SimulatedDocumentWarning
 
 _RESTART_AFTER_S: Final = 1.0
 _logger = logging.getLogger("explorer")

@@ -9,7 +9,6 @@ from types import FrameType
 
 import click
 
-from pinaivu.attestation.simulated import SimulatedDocumentWarning
 from pinaivu.chain.facts import ContractFacts
 from pinaivu.cli.place import DEFAULT_FOLDER, tokens
 from pinaivu.errors import PinaivuError
@@ -20,6 +19,7 @@ from pinaivu.local.network import Network
 from pinaivu.local.payer import ensure_grant, new_api_key
 from pinaivu.messages import Receipt
 from pinaivu.tokens import Tokenizer
+from pinaivu.verify import SimulatedDocumentWarning
 from pinaivu.verify.case import Copies
 from pinaivu.verify.policy import development
 from pinaivu.verify.verifier import Verifier

@@ -9,7 +9,6 @@ from uuid import UUID
 import click
 import httpx
 
-from pinaivu.attestation.simulated import SimulatedDocumentWarning
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.facts import ContractFacts
 from pinaivu.cli.place import network_options, open_chain, open_folder
@@ -17,6 +16,7 @@ from pinaivu.encoding import parse_json
 from pinaivu.errors import Misconfigured, TransportFailure
 from pinaivu.local.ports import keep_ports
 from pinaivu.tokens import Tokenizer
+from pinaivu.verify import SimulatedDocumentWarning
 from pinaivu.verify.case import Copies
 from pinaivu.verify.policy import Policy, development, strict
 from pinaivu.verify.verifier import Verifier

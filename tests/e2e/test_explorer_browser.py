@@ -162,7 +162,7 @@ def test_a_stranger_finds_a_request_and_sees_it_proven(
     assert re.fullmatch(due, " ".join(first.split())), first
     body = _await_text(browser, "body", r"Verification, step by step.*V14.*Timeline.*Raw")
     assert "SIMULATED proven under development, without the holder's steps" in _line(body)
-    assert f"pinaivu verify {request_id}" in _line(body)
+    _await_text(browser, "[data-testid=stCode]", f"pinaivu verify {request_id}")
     assert f"request={request_id}" in browser.current_url
     until("both charts", lambda: len(browser.find_elements(By.CSS_SELECTOR, "canvas")) >= 2)
     dark = browser.execute_script(

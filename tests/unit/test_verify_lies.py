@@ -278,7 +278,7 @@ def test_payouts_that_do_not_add_up_to_the_credit_are_refuted() -> None:
     made = factory.make(LIVE)
     node = made.served.receipt.message.segments[0].node
     true = factory.chain.earnings(node)
-    factory.chain.earnings = lambda _: replace(true, credit=1)  # type: ignore[method-assign]
+    factory.chain.earnings = lambda _: replace(true, credit=1)  # type: ignore[method-assign,assignment]
     report = Verifier(development(factory.domain), factory.chain).verify(made.raw, made.copies)
     assert "payouts and credit of" in report.step("V12").evidence
 
