@@ -28,6 +28,7 @@ from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, signed_from_bytes
 
 _LOOK_EVERY_S: Final = 0.25
+_GONE_AFTER_MS: Final = 10_000
 _logger = logging.getLogger(__name__)
 
 
@@ -37,6 +38,7 @@ class _Open:
 
     batch: Batch
     state: str  # batched, mined, reverted
+    missing_since_ms: int = 0
 
 
 class Settler:
@@ -84,7 +86,7 @@ class Settler:
             if row.state == "final":
                 self._log.mark_final(batch.message)
             else:
-                self._open.append(_Open(batch.message, row.state))
+                self._open.append(_Open(batch.message, row.state, self._now_ms()))
 
     async def run(self) -> None:
         """For ever: look at chain and log, batch what is due."""
@@ -116,9 +118,14 @@ class Settler:
             elif sequence <= newest.sequence:
                 await self._set_state(entry, "mined")
             elif entry.state == "mined":
+                entry.missing_since_ms = self._now_ms()
                 await self._set_state(entry, "reverted")
-                if entry.batch.epoch != self._epoch:
-                    await self._sign_again(entry)
+            elif entry.batch.epoch != self._epoch and self._is_gone(entry):
+                await self._sign_again(entry)
+
+    def _is_gone(self, entry: "_Open") -> bool:
+        """Whether a batch was dropped, and not only asked for where the chain lags behind."""
+        return self._now_ms() - entry.missing_since_ms >= _GONE_AFTER_MS
 
     async def _set_state(self, entry: "_Open", state: str) -> None:
         if state == entry.state:

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 tree=$PWD
 suite=${SUITE:-bookworm}
 root=$(mktemp -d "${TMPDIR:-/var/tmp}/pinaivu-fresh.XXXXXX")
+chmod 755 "$root"
 mkdir -p build
 log=$tree/build/test-fresh.log
 [ "$(id -u)" = 0 ] || { echo "test-fresh: run as root (it makes a chroot)" >&2; exit 2; }

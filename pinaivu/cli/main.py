@@ -53,9 +53,7 @@ def cli() -> None:
 def main() -> None:
     """Run; errors made on purpose are one line on stderr and exit code 2."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
+        sys.exit(cli(standalone_mode=False) or 0)  # click returns an Exit's code here
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:

@@ -53,7 +53,7 @@ def command(folder: Path, *, once: bool) -> None:
         network.start()
         say("explorer")
         network.start_explorer()
-        grant = ensure_grant(network.folder, network.chain.client.deployment.domain, network.log_id)
+        grant = ensure_grant(network.folder, network.chain.client, network.log_id)
         api_key = new_api_key(network.folder, "demo")
         say(f"market open: {len(NODES)} nodes, payer {checksum(grant.message.payer)}")
         code = _first_request(network, api_key)

@@ -4,32 +4,36 @@ import os
 import time
 from typing import Final
 
+from pinaivu.chain.client import ChainClient
 from pinaivu.fields import MAX_U64
 from pinaivu.local.chain import DEPOSIT
 from pinaivu.local.folder import Folder
 from pinaivu.messages import Grant
 from pinaivu.store.database import open_database
 from pinaivu.store.gateway_keys import add_grant, create_key, list_grants
-from pinaivu.typed_data import Domain, Signed
+from pinaivu.typed_data import Signed
 
 _YEAR_MS: Final = 365 * 24 * 3600 * 1000
 _MAX_PRICE: Final = 20_000_000  # base units per million tokens, in and out
 
 
-def ensure_grant(folder: Folder, domain: Domain, log_id: bytes) -> Signed[Grant]:
-    """The payer's grant to this gateway, signed and stored if there is none."""
+def ensure_grant(folder: Folder, client: ChainClient, log_id: bytes) -> Signed[Grant]:
+    """The payer's grant to this gateway; signed anew if there is none that still holds."""
     database = open_database(folder.database("gateway"), "gateway")
     try:
         payer, gateway = folder.key("payer"), folder.key("gateway")
+        grant_epoch = client.payer(payer.address).grant_epoch
+        wanted = (log_id, payer.address, grant_epoch)
         for known in list_grants(database):
-            if known.message.log_id == log_id and known.message.payer == payer.address:
+            held = known.message
+            if (held.log_id, held.payer, held.grant_epoch) == wanted:
                 return known
         now = time.time_ns() // 1_000_000
         grant = Grant(
             log_id=log_id,
             payer=payer.address,
             gateway=gateway.address,
-            grant_epoch=0,
+            grant_epoch=grant_epoch,
             max_total=DEPOSIT,
             max_per_job=DEPOSIT // 100,
             max_per_day=DEPOSIT // 2,
@@ -40,6 +44,7 @@ def ensure_grant(folder: Folder, domain: Domain, log_id: bytes) -> Signed[Grant]
             salt=os.urandom(32),
             models=(),
         )
+        domain = client.deployment.domain
         signed = Signed.by(payer, domain, grant)
         add_grant(database, domain, signed, now)
         return signed

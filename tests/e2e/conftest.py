@@ -24,7 +24,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 
 @pytest.fixture(scope="session")
 def whole_stage(network: Network) -> Stage:
-    ensure_grant(network.folder, network.chain.client.deployment.domain, network.log_id)
+    ensure_grant(network.folder, network.chain.client, network.log_id)
     return Stage(network, new_api_key(network.folder, "end-to-end"))
 
 

@@ -212,7 +212,10 @@ async def test_a_submitted_batch_stands_over_a_boot(database: FaultyDatabase) ->
 async def test_an_ended_epochs_batch_that_is_dropped_is_signed_anew(
     database: FaultyDatabase,
 ) -> None:
-    """Mined under epoch 1, reorganised away under epoch 2: same leaves, this epoch's key."""
+    """Mined under epoch 1, reorganised away under epoch 2: same leaves, this epoch's key.
+
+    Not before it has been missing for a while: an endpoint may lag behind another.
+    """
     async with open_world(database) as world:
         await receipt(world, 1)
         first = await batch(world)
@@ -223,6 +226,11 @@ async def test_an_ended_epochs_batch_that_is_dropped_is_signed_anew(
         await world.settler._look()
         assert states(world) == ["mined"]
         known.newest = NO_ANCHOR
+        await world.settler._look()
+        world.now += 9_999
+        await world.settler._look()
+        assert stored(world) == [(first, "reverted")]
+        world.now += 1
         await world.settler._look()
         ((again, state),) = stored(world)
         assert state == "batched"

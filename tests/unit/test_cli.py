@@ -1,0 +1,82 @@
+"""The command line's exit codes and usage errors, as a shell sees them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pinaivu.chain.deployment import Deployment
+from pinaivu.cli.place import parse_tokens, tokens
+from pinaivu.testing.scenarios import SCENARIOS
+from tests.unit.verify_support import network
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pinaivu", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_a_missing_network_is_said_with_what_to_run(tmp_path: Path) -> None:
+    done = run("wallet", "balance", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "run `pinaivu up` first" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("nonsense",), ("verify",), ("wallet", "deposit")])
+def test_wrong_usage_exits_3(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "Usage: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("units", "shown"), [(0, "0.000000"), (1, "0.000001"), (1_500_000, "1.500000")]
+)
+def test_amounts_come_back_whole(units: int, shown: str) -> None:
+    assert tokens(units) == shown
+    assert parse_tokens(shown) == units
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.0000001", "1e3", ".5", "٣"])
+def test_what_is_no_amount_is_a_usage_error(text: str) -> None:
+    with pytest.raises(Exception, match="no amount of tokens"):
+        parse_tokens(text)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a correct bundle and the deployment it is of."""
+    folder, made_up = tmp_path_factory.mktemp("bundle"), network()
+    (folder / "good.pnv").write_bytes(made_up.make(SCENARIOS["live"]).raw)
+    addresses = {
+        name: made_up.domain.settlement
+        for name in Deployment.__struct_fields__
+        if name not in {"chain_id", "block"}
+    }
+    deployment = Deployment(chain_id=made_up.domain.chain_id, block=0, **addresses)
+    deployment.save(folder / "deployment.json")
+    return folder
+
+
+VERIFY = ("verify", "--deployment", "deployment.json", "--offline")
+
+
+def test_a_bundle_without_a_chain_is_incomplete(bundle: Path) -> None:
+    done = run(*VERIFY, "good.pnv", cwd=bundle)
+    assert done.returncode == 2, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == lines[-1] == "SIMULATED, not proven"
+
+
+def test_a_damaged_bundle_is_refuted(bundle: Path) -> None:
+    raw = bytearray((bundle / "good.pnv").read_bytes())
+    raw[-1] ^= 1
+    (bundle / "bad.pnv").write_bytes(raw)
+    assert run(*VERIFY, "bad.pnv", cwd=bundle).returncode == 1
+
+
+def test_what_is_neither_file_nor_id_is_wrong_usage(bundle: Path) -> None:
+    done = run(*VERIFY, "no-such-thing", cwd=bundle)
+    assert done.returncode == 3
+    assert "neither a file nor a request id" in done.stderr
