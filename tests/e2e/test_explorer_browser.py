@@ -36,6 +36,7 @@ pytestmark = [
 ]
 
 PROMPT: Final = "What is the capital of France? Answer in one sentence."
+_CHARTS: Final = 2  # prices and scores
 _FLAGS: Final = (
     "--headless=new",
     "--no-sandbox",
@@ -164,7 +165,8 @@ def test_a_stranger_finds_a_request_and_sees_it_proven(
     assert "SIMULATED proven under development, without the holder's steps" in _line(body)
     _await_text(browser, "[data-testid=stCode]", f"pinaivu verify {request_id}")
     assert f"request={request_id}" in browser.current_url
-    until("both charts", lambda: len(browser.find_elements(By.CSS_SELECTOR, "canvas")) >= 2)
+    drawn = "[data-testid=stVegaLiteChart] :is(svg, canvas)"
+    until("both charts", lambda: len(browser.find_elements(By.CSS_SELECTOR, drawn)) == _CHARTS)
     dark = browser.execute_script(
         "return getComputedStyle(document.querySelector('.stApp')).backgroundColor"
     )

@@ -6,6 +6,7 @@ unless a test moves it.
 """
 
 import os
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -78,7 +79,10 @@ def node_record(node: SecretKey, payout: bytes | None = None) -> NodeRecord:
 
 @dataclass
 class ChainDouble:
-    """Chain state written by a test; `down` makes every read fail."""
+    """Chain state written by a test; `down` makes every read fail.
+
+    While `answering` is not set, what was read of a payer is on its way.
+    """
 
     balance: int = 10**9
     pending_withdrawal: int = 0
@@ -89,6 +93,10 @@ class ChainDouble:
     epochs: dict[int, EpochRecord] = field(default_factory=dict)
     down: bool = False
     reads: int = 0
+    answering: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.answering.set()
 
     def _reached(self) -> None:
         self.reads += 1
@@ -118,7 +126,9 @@ class ChainDouble:
     def payer(self, payer: bytes) -> PayerRecord:
         self._reached()
         assert payer == PAYER.address
-        return PayerRecord(self.assigned, self.balance, self.pending_withdrawal, self.grant_epoch)
+        read = PayerRecord(self.assigned, self.balance, self.pending_withdrawal, self.grant_epoch)
+        assert self.answering.wait(20)
+        return read
 
     def anchor(self, log_id: bytes) -> AnchorRecord:
         self._reached()

@@ -3,6 +3,7 @@
 Keys follow from small numbers. Nothing is signed unless a test signs it.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -218,7 +219,10 @@ ORIGIN: Final = Origin(
 
 
 def case(
-    line: list[Attempt | PassedOver], delivered: Delivery | None, of: Job | None = None, **more: Any
+    line: Sequence[Attempt | PassedOver],
+    delivered: Delivery | None,
+    of: Job | None = None,
+    **more: Any,
 ) -> Case:
     """All evidence of one job, as `receipts.compose` takes it."""
     terms = of or job()

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from coordinator.directory import Directory
@@ -44,10 +45,12 @@ async def test_a_read_under_way_is_not_kept_after_expiry() -> None:
     """It may have seen the chain before whatever made the records expire."""
     chain = ChainDouble(balance=5)
     directory = Directory(chain)
+    chain.answering.clear()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(directory.payer, PAYER.address)
-        await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
         directory.expire()
+        chain.answering.set()
     chain.balance = 7
     assert (await directory.payer(PAYER.address)).balance == 7
 

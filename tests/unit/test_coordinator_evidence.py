@@ -1,5 +1,6 @@
 """Evidence: what is checked, that the first one stands, and when a job closes."""
 
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -243,10 +244,14 @@ async def test_evidence_on_its_way_to_the_disk_is_on_the_receipt(world: World) -
     award = (await world.awarded()).message
     await _deliver(world, _delivered(world, award))
     job = _job(world)
+    disk = threading.Event()
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.writer.write, lambda _session: disk.wait(20))
         nursery.start_soon(world.evidence.completion, world.completion_of(award))
-        await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
         world.sequencer.close(job)
+        await trio.testing.wait_all_tasks_blocked()
+        disk.set()
     await job.receipted.wait()
     assert job.receipt
     (segment,) = job.receipt[0].message.segments

@@ -5,6 +5,7 @@ import pytest
 from pinaivu.books import Books
 from pinaivu.codes import Outcome, Reason, Status
 from pinaivu.messages import Receipt
+from pinaivu.metering import Attempt
 from pinaivu.receipts import Case, PassedOver, compose
 from tests.unit.ledger_support import (
     NODES,
@@ -69,7 +70,11 @@ def test_a_node_refuses_and_the_next_serves() -> None:
     a1, a2 = award(1), award(2)
     f, c = failure(a1, Reason.REFUSED), completion(a2)
     d1, d2 = part(a1, result=Reason.REFUSED), part(a2, c)
-    line = [attempt(a1, failed=f, said=d1), PassedOver(NODES[3].address), attempt(a2, c, said=d2)]
+    line: list[Attempt | PassedOver] = [
+        attempt(a1, failed=f, said=d1),
+        PassedOver(NODES[3].address),
+        attempt(a2, c, said=d2),
+    ]
     found = _compose(case(line, delivery(d1, d2)))
     assert (found.status, found.reason) == (Status.COMPLETED, Reason.NONE)
     assert [s.result for s in found.segments] == [Reason.REFUSED, Reason.PASSED_OVER, Reason.NONE]
