@@ -42,14 +42,18 @@ class Site:
         except PinaivuError:
             return Verifier(self.policy)
 
-    @cached_property
+    @property
     def symbol(self) -> str:
         """The settlement token's symbol, as its contract says; "tokens" while it can't be asked."""
-        deployment = self.client.deployment
         try:
-            (symbol,) = read(self.client.rpc, view("TestToken", deployment.token, "symbol"))
+            return self._symbol
         except PinaivuError:
             return "tokens"
+
+    @cached_property
+    def _symbol(self) -> str:
+        token = self.client.deployment.token
+        (symbol,) = read(self.client.rpc, view("TestToken", token, "symbol"))
         return str(symbol)[:12]
 
 

@@ -1,6 +1,5 @@
 """Who signs: the epochs that the log shows, each compared with its registration on chain."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -91,9 +90,3 @@ def _trouble(epoch: Epoch, domain: Domain, log_id: bytes, fact: EpochFact | None
     if fact.manifest_digest != manifest.digest():
         return "the chain has registered another manifest for it"
     return ""
-
-
-def shown_manifest(row: EpochRow) -> dict[str, Any]:
-    """A stored manifest as JSON."""
-    found: dict[str, Any] = json.loads(row.manifest)
-    return found

@@ -15,6 +15,7 @@ from explorer.reading import Reader, Settling
 from explorer.sources import LogUnavailable
 from pinaivu.chain.events import Advance, Cursor, Event, Rollback
 from pinaivu.errors import TransportFailure
+from pinaivu.keys import SecretKey
 from pinaivu.messages import Batch
 from pinaivu.testing.bundles import BundleFactory
 from pinaivu.testing.ledger import Settled
@@ -122,6 +123,19 @@ def test_a_batch_other_than_its_receipts_give_is_marked(
             Tampered(log, batches=lambda after: [] if after else [{"batch": signed.to_json()}])
         )
     assert said in indexed.reader.batches()[0].trouble
+
+
+def test_a_batch_signed_by_another_key_is_marked(indexed: Indexed) -> None:
+    indexed.serve(1)
+    factory = indexed.factory
+    stranger = SecretKey(b"\x05" * 32)
+    batch = factory.settle().batch.message
+    factory.ledger.batches[0] = Settled(
+        batch=Signed.by(stranger, factory.domain, batch),
+        netting=factory.ledger.batches[0].netting,
+    )
+    indexed.catch_up()
+    assert "Batch is signed by" in indexed.reader.batches()[0].trouble
 
 
 def test_a_list_of_batches_with_a_gap_is_refused(indexed: Indexed) -> None:

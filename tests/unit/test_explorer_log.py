@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -82,6 +83,17 @@ def test_receipts_other_than_the_signed_ones_are_not_taken(indexed: Indexed) -> 
     assert indexed.history().size == 0
 
 
+def test_a_full_tiles_receipts_are_held_to_its_hash(indexed: Indexed) -> None:
+    """The tile before the open one; nothing of it is taken."""
+    indexed.fill(300)
+    with served_log(indexed.factory, indexed.folder) as honest:
+        tile = Tile("receipts", 0)
+        changed = honest.tile(tile).replace(b'"status":1', b'"status":2', 1)
+        with pytest.raises(LogRefuted, match=r"not those of its hash$"):
+            indexed.catch_up(Tampered(honest, **{tile.path: changed}))
+    assert indexed.history().size == 0
+
+
 def test_tiles_that_do_not_give_the_signed_root_are_refused(indexed: Indexed) -> None:
     indexed.serve(2)
     with served_log(indexed.factory, indexed.folder) as honest:
@@ -125,18 +137,44 @@ def test_an_older_checkpoint_of_the_same_history_changes_nothing(indexed: Indexe
     assert indexed.history().size == 4
 
 
-def test_a_checkpoint_by_a_key_the_chain_does_not_know_counts_for_nothing(
-    indexed: Indexed,
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"key": bytes(20)}, "has registered the key"),
+        ({"manifest_digest": bytes(32)}, "has registered another manifest"),
+    ],
+)
+def test_a_checkpoint_by_an_epoch_other_than_the_registered_one_counts_for_nothing(
+    indexed: Indexed, change: dict[str, Any], said: str
 ) -> None:
-    """The log shows its own manifest; the chain has registered another key for the epoch."""
+    """The log shows its own manifest; the chain has another key or manifest for the epoch."""
     indexed.serve(1)
     facts, log_id = indexed.factory.chain.epochs, indexed.factory.parties.log_id
-    facts[log_id, 1] = replace(facts[log_id, 1], key=bytes(20))
+    facts[log_id, 1] = replace(facts[log_id, 1], **change)
     with pytest.raises(BadSignature, match="no epoch that the chain registered"):
         indexed.catch_up()
     assert indexed.history().size == 0
     (epoch,) = indexed.reader.epochs()
-    assert "registered the key" in epoch.trouble
+    assert said in epoch.trouble
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "said"),
+    [
+        ("log_id", "0x" + "00" * 32, "names another log"),
+        ("settlement", "0x" + "00" * 20, "another chain or Settlement"),
+        ("chain_id", 1, "another chain or Settlement"),
+    ],
+)
+def test_a_manifest_of_another_network_counts_for_nothing(
+    indexed: Indexed, member: str, value: Any, said: str
+) -> None:
+    indexed.serve(1)
+    with served_log(indexed.factory, indexed.folder) as honest:
+        (shown,) = honest.epochs()
+        shown["manifest"][member] = value
+        with pytest.raises(BadSignature, match=said):
+            indexed.catch_up(Tampered(honest, epochs=[shown]))
 
 
 def test_an_epoch_that_is_registered_later_holds_from_then_on(indexed: Indexed) -> None:
@@ -177,6 +215,32 @@ def test_a_receipt_signed_by_another_key_is_marked(indexed: Indexed) -> None:
     ledger.leaves[served.index] = Signed.by(stranger, domain, served.receipt.message)
     indexed.catch_up()
     assert "Receipt is signed by" in indexed.reader.receipts()[0].row.trouble
+
+
+def test_a_receipt_of_an_ended_epoch_is_marked(indexed: Indexed) -> None:
+    """Its signature is good, and its epoch no longer covers the leaf."""
+    factory = indexed.factory
+    factory.start_epoch()
+    served = factory.serve(Scenario(), Lies(receipt=lambda r: replace(r, epoch=1)))
+    by_the_first = Signed.by(factory.epochs[1].key, factory.domain, served.receipt.message)
+    factory.ledger.leaves[served.index] = by_the_first
+    indexed.catch_up()
+    assert indexed.reader.receipts()[0].row.trouble == "epoch 1 does not cover leaf 2"
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": 7}, {"root": bytes(32)}, {"manifest_digest": bytes(32)}]
+)
+def test_an_epoch_that_starts_elsewhere_than_it_says_covers_nothing(
+    indexed: Indexed, change: dict[str, Any]
+) -> None:
+    factory = indexed.factory
+    start = replace(factory.ledger.starts[1].message, **change)
+    factory.ledger = Ledger(factory.domain, factory.parties.log_id, factory.clock)
+    factory.ledger._append(Signed.by(factory.epoch.key, factory.domain, start))
+    indexed.serve(1)
+    indexed.catch_up()
+    assert indexed.reader.receipts()[0].row.trouble == "epoch 1 does not cover leaf 1"
 
 
 def test_a_second_receipt_of_one_job_is_marked(indexed: Indexed) -> None:

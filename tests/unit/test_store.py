@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -17,9 +18,9 @@ from sqlmodel import Session, select
 from pinaivu.chain.anvil import free_port
 from pinaivu.errors import Misconfigured
 from pinaivu.store.coordinator import LeafRow, TranscriptRow
-from pinaivu.store.database import Database, StorageFailed, open_database
+from pinaivu.store.database import SERVICES, Database, StorageFailed, open_database
 
-MIGRATED = ("coordinator", "gateway", "node")
+MIGRATED = SERVICES
 
 
 def row(number: int) -> TranscriptRow:
@@ -31,21 +32,31 @@ def engine_of(database: Database) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """URL of a PostgreSQL server of our own, run as a user who isn't root."""
-    if not shutil.which("initdb") or not shutil.which("pg_ctl"):
-        pytest.skip("PostgreSQL's initdb and pg_ctl are not on PATH")
-    folder = tmp_path_factory.mktemp("postgres")
-    as_user = _unprivileged(folder)
-    port = free_port()
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
-    _run([*as_user, "initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "pinaivu"], folder)
-    control = [*as_user, "pg_ctl", "-D", f"{folder}/data", "-w"]
-    _run([*control, "-l", f"{folder}/log", "-o", options, "start"], folder)
-    try:
-        yield f"postgresql+psycopg://pinaivu@127.0.0.1:{port}/postgres"
-    finally:
-        _run([*control, "-m", "immediate", "stop"], folder)
+    initdb, pg_ctl = _server_program("initdb"), _server_program("pg_ctl")
+    # Not under pytest's own folder: a second pytest would close that to other users again.
+    with tempfile.TemporaryDirectory(prefix="pinaivu-postgres-") as name:
+        folder = Path(name)
+        as_user = _unprivileged(folder)
+        port = free_port()
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
+        _run([*as_user, initdb, "-D", f"{folder}/data", "-A", "trust", "-U", "pinaivu"], folder)
+        control = [*as_user, pg_ctl, "-D", f"{folder}/data", "-w"]
+        _run([*control, "-l", f"{folder}/log", "-o", options, "start"], folder)
+        try:
+            yield f"postgresql+psycopg://pinaivu@127.0.0.1:{port}/postgres"
+        finally:
+            _run([*control, "-m", "immediate", "stop"], folder)
+
+
+def _server_program(name: str) -> str:
+    """One of the server's programs: from PATH, or where Debian keeps them."""
+    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    found = shutil.which(name) or (str(debian[-1]) if debian else None)
+    if found is None:
+        pytest.skip(f"PostgreSQL's {name} is missing: sudo apt-get install postgresql")
+    return found
 
 
 def _unprivileged(folder: Path) -> list[str]:
@@ -54,8 +65,6 @@ def _unprivileged(folder: Path) -> list[str]:
         return []
     nobody = pwd.getpwnam("nobody")
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(parent.stat().st_mode | 0o011)
     return ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
 
 
