@@ -139,6 +139,15 @@ def _add_lookup_routes(app: FastAPI, face: Face) -> None:
             found = [session.get(TranscriptRow, root) for root in roots]
         return {"transcripts": [json.loads(row.document) for row in found if row]}
 
+    @app.get("/books/{root}")
+    def books(root: str) -> Json:
+        statement = select(TranscriptRow).where(TranscriptRow.book_root == _hash(root)).limit(1)
+        with face.database.read() as session:
+            found = session.exec(statement).first()
+        if found is None:
+            raise HTTPException(404, "no auction of this log was held over a book of this root")
+        return {"rows": json.loads(found.document)["rows"]}
+
     @app.get("/batches")
     def batches(after: int = 0) -> Json:
         statement = (
@@ -199,7 +208,15 @@ def _job_id(text: str) -> bytes:
 
 
 def _address(text: str) -> bytes:
+    return _bytes(text, 20, "a gateway is a 0x address")
+
+
+def _hash(text: str) -> bytes:
+    return _bytes(text, 32, "a root is 0x and 64 hex digits")
+
+
+def _bytes(text: str, length: int, what: str) -> bytes:
     try:
-        return from_hex(text, 20)
+        return from_hex(text, length)
     except InvalidEncoding as error:
-        raise HTTPException(400, "a gateway is a 0x address") from error
+        raise HTTPException(400, what) from error

@@ -68,7 +68,9 @@ def transcript_row(held: HeldAuction) -> TranscriptRow:
     ]
     document = transcript_document(held.header, list(zip(held.calls, held.bids, strict=True)), rows)
     return TranscriptRow(
-        bids_root=held.bids_root, document=json.dumps(document, separators=(",", ":"))
+        bids_root=held.bids_root,
+        document=json.dumps(document, separators=(",", ":")),
+        book_root=held.header.book_root,
     )
 
 

@@ -11,7 +11,6 @@ import click
 
 from pinaivu.chain.facts import ContractFacts
 from pinaivu.cli.place import DEFAULT_FOLDER, tokens
-from pinaivu.errors import PinaivuError
 from pinaivu.keys import checksum
 from pinaivu.local import demo
 from pinaivu.local.folder import MODEL, NODES, Folder
@@ -161,9 +160,8 @@ answer = client.chat.completions.create(
 print(answer.choices[0].message.content, answer.request_id)
 """)
     while True:
-        for name, child in network.children.items():
-            if not child.running:
-                raise PinaivuError(f"{name} has ended:\n{child.last_words()}")
+        for child in network.children.values():
+            child.require_running()
         time.sleep(0.5)
 
 

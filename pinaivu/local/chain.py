@@ -5,7 +5,7 @@ that code and parameters are allowed through the same public delay as anywhere.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -65,6 +65,17 @@ class LocalChain:
         fill(self.client, admin, {MODEL: record}, [(measurement, parameters_digest)])
         catch_up(self.rpc, time.time_ns() // 1_000_000)
         return self._log()
+
+    def await_allowed(
+        self, measurement: bytes, parameters: bytes, say: Callable[[str], None]
+    ) -> None:
+        """Wait out the public delay of this code, where an earlier start broke off before it."""
+        pair = self.client.pair(measurement, parameters)
+        assert pair is not None
+        left_s = pair.allowed_from_ms / 1000 - time.time()
+        if left_s > 0:
+            say(f"the chain allows this code and its parameters in {left_s:.0f} s")
+            time.sleep(left_s + 1)
 
     def _log(self) -> bytes:
         """The operator's first log, opened if it is not."""

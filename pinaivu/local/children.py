@@ -63,6 +63,11 @@ class Child:
                 preexec_fn=tie,  # noqa: PLW1509 - the launcher has no other threads here
             )
 
+    def require_running(self) -> None:
+        """`ChildFailed` with its last words when it has ended."""
+        if not self.running:
+            raise ChildFailed(f"{self.name} has ended:\n{self.last_words()}")
+
     def wait_until(self, ready: Callable[[], bool], *, within_s: float) -> None:
         """Return once `ready`; `ChildFailed` when it ends or takes too long."""
         deadline = time.monotonic() + within_s
@@ -73,6 +78,8 @@ class Child:
             try:
                 if ready():
                     return
+            except ChildFailed:
+                raise
             except PinaivuError as error:
                 last = error  # not yet
             time.sleep(_POLL_S)

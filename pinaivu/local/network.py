@@ -77,6 +77,7 @@ class Network:
         parameters = local_development_parameters(self.chain.process.url, finality_blocks=0)
         self.folder.parameters.write_bytes(parameters.to_jcs())
         self.log_id = self.chain.prepare(SIMULATED_MEASUREMENT, parameters.digest())
+        self.chain.await_allowed(SIMULATED_MEASUREMENT, parameters.digest(), self._say)
         self.chain.set_endpoints(
             self.log_id,
             [f"/ip4/127.0.0.1/tcp/{self.ports.coordinator_p2p}", self.log_url],
@@ -242,11 +243,16 @@ class Network:
         child.wait_until(lambda: answers(f"{self.explorer_url}/_stcore/health"), within_s=90)
 
     def await_market(self, offers: int = len(NODES)) -> None:
-        """Wait until that many nodes' offers stand."""
-        url = f"{self.log_url}/market"
-        self.children["coordinator"].wait_until(
-            lambda: read_json(url)["models"].get(MODEL, 0) >= offers, within_s=180
-        )
+        """Wait until that many nodes' offers stand; a node that ends meanwhile is said at once."""
+        nodes = [self.children[name] for name in NODES if name in self.children]
+
+        def stand() -> bool:
+            for child in nodes:
+                child.require_running()
+            found: int = read_json(f"{self.log_url}/market")["models"].get(MODEL, 0)
+            return found >= offers
+
+        self.children["coordinator"].wait_until(stand, within_s=180)
 
     def _write_config(self, name: str, config: dict[str, Any]) -> Path:
         path = self.folder.config(name)

@@ -75,6 +75,7 @@ class TranscriptRow(_Table, table=True):
 
     bids_root: bytes = Field(primary_key=True)
     document: str
+    book_root: bytes | None = Field(default=None, index=True)  # None: written before it was kept
 
 
 class LeafRow(_Table, table=True):

@@ -11,9 +11,10 @@ import trio
 
 from coordinator.bundler import Bundler
 from coordinator.public import Face, create_app
+from pinaivu.auction.transcript import Header, Row, book_root
 from pinaivu.bundles import unpack
 from pinaivu.checkpoints import parse_note
-from pinaivu.encoding import to_hex
+from pinaivu.encoding import from_hex, to_hex
 from pinaivu.merkle.hashing import leaf_hash
 from pinaivu.merkle.tiles import read_entry_bundle, read_hash_tile
 from pinaivu.messages import Receipt
@@ -142,6 +143,19 @@ async def test_batches_and_what_their_submission_needs(place: Place) -> None:
     await place.checkpointed()
     raw = (await place.http.get(f"/bundles/{to_hex(GATEWAY.address)}/{RID}")).content
     assert unpack(raw)["batch"]["batch"] == batch["batch"]
+
+
+async def test_a_book_is_found_by_its_root(place: Place) -> None:
+    """What the transcript's header commits to: its rows hash to the root they are asked by."""
+    await place.receipted()
+    (transcript,) = (await place.http.get(f"/transcripts/{RID}")).json()["transcripts"]
+    header = Header.from_bytes(from_hex(transcript["header"]))
+    found = await place.http.get(f"/books/{to_hex(header.book_root)}")
+    assert found.json() == {"rows": transcript["rows"]}
+    rows = [Row.from_bytes(from_hex(entry["row"])) for entry in found.json()["rows"]]
+    assert book_root(list(rows)) == header.book_root
+    assert (await place.http.get(f"/books/{to_hex(bytes(32))}")).status_code == 404
+    assert (await place.http.get("/books/0x12")).status_code == 400
 
 
 async def test_transcript_market_and_attestation(place: Place) -> None:
