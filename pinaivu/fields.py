@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Generic, Protocol, TypeVar, get_args, 
 from eth_hash.auto import keccak
 from msgspec import Struct
 
+from pinaivu.encoding import from_decimal, from_hex
 from pinaivu.errors import InvalidEncoding
 
 T = TypeVar("T")
@@ -69,12 +70,7 @@ class Uint(Kind[int]):
     def from_json(self, raw: object) -> int:
         if self.bits <= _JSON_NUMBER_BITS:
             return self.check(raw)
-        if not isinstance(raw, str) or not raw.isascii() or not raw.isdigit() or len(raw) > 39:  # noqa: PLR2004 - 2^128 has 39 digits
-            raise InvalidEncoding(f"{raw!r} is no decimal string of a {self.solidity}")
-        value = int(raw)
-        if str(value) != raw:
-            raise InvalidEncoding(f"{raw!r} has leading zeros")
-        return self.check(value)
+        return from_decimal(raw, self.bits)
 
     def to_wire(self, value: int) -> object:
         checked = self.check(value)
@@ -109,7 +105,7 @@ class Fixed(Kind[bytes]):
         return "0x" + value.hex()
 
     def from_json(self, raw: object) -> bytes:
-        return self.from_wire(_unhex(raw, self.solidity))
+        return self.from_wire(from_hex(raw))
 
     def to_wire(self, value: bytes) -> object:
         return value
@@ -127,7 +123,7 @@ class Blob(Kind[bytes]):
         return "0x" + value.hex()
 
     def from_json(self, raw: object) -> bytes:
-        return _unhex(raw, self.solidity)
+        return from_hex(raw)
 
     def to_wire(self, value: bytes) -> object:
         return value
@@ -218,18 +214,6 @@ class StructKind(Kind[Struct]):
 
     def from_wire(self, raw: object) -> Struct:
         return self.codec.from_wire(raw)  # type: ignore[no-any-return]
-
-
-def _unhex(raw: object, what: str) -> bytes:
-    if type(raw) is not str or not raw.startswith("0x") or raw != raw.lower():
-        raise InvalidEncoding(f"{raw!r} is no lower-case 0x hex of {what}")
-    try:
-        value = bytes.fromhex(raw[2:])
-    except ValueError as error:
-        raise InvalidEncoding(f"{raw!r} is no hex of {what}") from error
-    if len(raw) != 2 + 2 * len(value):
-        raise InvalidEncoding(f"{raw!r} holds white space")
-    return value
 
 
 def _items(raw: object) -> list[object] | tuple[object, ...]:
