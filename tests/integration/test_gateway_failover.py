@@ -1,5 +1,6 @@
 """Nodes that refuse, fall silent, break off or lie, and clients that go away."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,11 +202,13 @@ async def test_acknowledgements_that_were_not_released_are_no_completion(tmp_pat
 
 async def test_client_that_goes_away_stops_the_node(tmp_path: Path) -> None:
     """Cancel at once; the node signs what it did and is paid what was acknowledged."""
+    accepted = threading.Event()
     cancelled = trio.Event()
 
     async def endless(work: Work) -> None:
         await work.say(LETTERS)
         await work.wait_acks(2)
+        accepted.set()
         await work.wait_cancel()
         cancelled.set()
         await work.end()
@@ -214,7 +217,9 @@ async def test_client_that_goes_away_stops_the_node(tmp_path: Path) -> None:
 
         def read_a_little() -> str:
             with net.client.chat.completions.create(**request(stream=True)) as stream:
-                return next(iter(stream)).choices[0].delta.role or ""
+                role = next(iter(stream)).choices[0].delta.role or ""
+                assert accepted.wait(10)
+                return role
 
         assert await in_thread(read_a_little) == "assistant"
         with trio.fail_after(10):
