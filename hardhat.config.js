@@ -15,7 +15,7 @@ const compiler = {
     optimizer: { enabled: true, runs: 1_000_000 },
     evmVersion: "prague", // transient storage; nothing newer, so that any current chain can run it
     metadata: { bytecodeHash: "none" }, // bytecode depends on the code only, not on comments or paths
-    outputSelection: { "*": { "*": ["metadata"] } }, // for the digest that `export-abi` writes
+    outputSelection: { "*": { "*": ["metadata", "storageLayout"] } }, // for what `export-abi` writes
   },
 };
 

@@ -1,11 +1,15 @@
 // Task `export-abi`: writes ABI and creation bytecode of every contract a deployment needs to
-// pinaivu/chain/abi/NAME.json, so that Python users need no Node. With --check it writes nothing and
-// fails where the committed files differ from what the sources compile to.
+// pinaivu/chain/abi/NAME.json, so that Python users need no Node, and docs/storage.md. With --check it
+// writes nothing and fails where the committed files differ from what the sources compile to.
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 
+import { storagePage } from "./storage_page.js";
+
 const FOLDER = "pinaivu/chain/abi";
+const STORAGE_PAGE = "docs/storage.md";
+const WITHOUT_STORAGE_SECTION = /mocks|@openzeppelin/;
 
 const CONTRACTS = [
   "contracts/Settlement.sol:Settlement",
@@ -21,38 +25,43 @@ const CONTRACTS = [
 
 export default async function exportAbi({ check }, hre) {
   await hre.tasks.getTask("build").run({ noTests: true, quiet: true });
-  const folder = path.join(hre.config.paths.root, FOLDER);
-  const wanted = new Map();
-  for (const contract of CONTRACTS) {
-    wanted.set(`${contract.split(":")[1]}.json`, await render(hre.artifacts, contract));
-  }
-  const stale = await differences(folder, wanted);
-  if (check) {
-    if (stale.length === 0) {
-      console.log(`${FOLDER}: ${wanted.size} files agree with the sources`);
-    } else {
-      console.error(`${FOLDER} is out of date (${stale.join(", ")}): run \`npm run abi\``);
-      process.exitCode = 1;
+  const builds = await Promise.all(CONTRACTS.map((contract) => compiled(hre.artifacts, contract)));
+  const wanted = new Map(builds.map((build) => [`${FOLDER}/${build.name}.json`, render(build)]));
+  const listed = builds.filter(({ contract }) => !WITHOUT_STORAGE_SECTION.test(contract));
+  wanted.set(STORAGE_PAGE, storagePage(listed.map(({ name, output }) => [name, output.storageLayout])));
+
+  const root = hre.config.paths.root;
+  const stale = await differences(root, wanted);
+  if (!check) {
+    await mkdir(path.join(root, FOLDER), { recursive: true });
+    for (const name of stale) {
+      const file = path.join(root, name);
+      await (wanted.has(name) ? writeFile(file, wanted.get(name)) : rm(file));
     }
-    return;
+    console.log(`${FOLDER}, ${STORAGE_PAGE}: ${stale.length} of ${wanted.size} files changed`);
+  } else if (stale.length === 0) {
+    console.log(`${FOLDER}, ${STORAGE_PAGE}: ${wanted.size} files agree with the sources`);
+  } else {
+    console.error(`out of date (${stale.join(", ")}): run \`tools/npm run -s abi\``);
+    process.exitCode = 1;
   }
-  await mkdir(folder, { recursive: true });
-  for (const name of stale) {
-    const file = path.join(folder, name);
-    await (wanted.has(name) ? writeFile(file, wanted.get(name)) : rm(file));
-  }
-  console.log(`${FOLDER}: ${stale.length} of ${wanted.size} files changed`);
+}
+
+// A contract's artifact, and what the compiler put out for it beside.
+async function compiled(artifacts, contract) {
+  const artifact = await artifacts.readArtifact(contract);
+  if (Object.keys(artifact.linkReferences).length !== 0) throw new Error(`${contract} needs linking`);
+  const outputFile = await artifacts.getBuildInfoOutputPath(artifact.buildInfoId);
+  const { output } = JSON.parse(await readFile(outputFile, "utf8"));
+  const { inputSourceName, contractName: name } = artifact;
+  return { contract, name, artifact, output: output.contracts[inputSourceName][name] };
 }
 
 // The digest covers what the compiler recorded of the build: its version and settings, and the hash of
 // every source file behind this contract. Remappings are left out: they depend on what else was compiled
 // in the same run, and the sources they lead to are hashed anyway.
-async function render(artifacts, contract) {
-  const artifact = await artifacts.readArtifact(contract);
-  if (Object.keys(artifact.linkReferences).length !== 0) throw new Error(`${contract} needs linking`);
-  const outputFile = await artifacts.getBuildInfoOutputPath(artifact.buildInfoId);
-  const { output } = JSON.parse(await readFile(outputFile, "utf8"));
-  const metadata = JSON.parse(output.contracts[artifact.inputSourceName][artifact.contractName].metadata);
+function render({ contract, artifact, output }) {
+  const metadata = JSON.parse(output.metadata);
   delete metadata.settings.remappings;
   const build = JSON.stringify(sorted(metadata));
   const entry = {
@@ -72,12 +81,12 @@ function sorted(value) {
   return Object.fromEntries(names.map((name) => [name, sorted(value[name])]));
 }
 
-async function differences(folder, wanted) {
-  const present = await readdir(folder).catch(() => []);
-  const names = new Set([...wanted.keys(), ...present.filter((name) => name.endsWith(".json"))]);
+async function differences(root, wanted) {
+  const present = await readdir(path.join(root, FOLDER)).catch(() => []);
+  const exported = present.filter((name) => name.endsWith(".json")).map((name) => `${FOLDER}/${name}`);
   const stale = [];
-  for (const name of [...names].sort()) {
-    const committed = await readFile(path.join(folder, name), "utf8").catch(() => undefined);
+  for (const name of [...new Set([...wanted.keys(), ...exported])].sort()) {
+    const committed = await readFile(path.join(root, name), "utf8").catch(() => undefined);
     if (committed !== wanted.get(name)) stale.push(name);
   }
   return stale;
