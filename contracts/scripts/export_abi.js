@@ -1,6 +1,6 @@
-// Task `export-abi`: writes ABI and creation bytecode of every contract a deployment needs to
-// pinaivu/chain/abi/NAME.json, so that Python users need no Node. With --check it writes nothing and
-// fails where the committed files differ from what the sources compile to.
+// Task `export-abi`: writes ABI, creation bytecode and the places of immutables of every contract that a
+// deployment needs to pinaivu/chain/abi/NAME.json, so that Python users need no Node. With --check it
+// writes nothing and fails where the committed files differ from what the sources compile to.
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -60,8 +60,36 @@ async function render(artifacts, contract) {
     buildDigest: `0x${createHash("sha256").update(build).digest("hex")}`,
     bytecode: artifact.bytecode,
     contract,
+    runtime: runtimeOf(artifact, output.sources),
   };
   return `${JSON.stringify(sorted(entry), null, 1)}\n`;
+}
+
+// Where the code that a chain will hold stands inside the creation code (in bytes), and where in that code
+// which immutable is filled in: enough to compare a chain's code with the creation code, and to read the
+// immutables from it.
+function runtimeOf(artifact, sources) {
+  const [creation, runtime] = [artifact.bytecode.slice(2), artifact.deployedBytecode.slice(2)];
+  const start = creation.indexOf(runtime);
+  if (runtime === "" || start === -1) throw new Error(`${artifact.contractName} holds no runtime code`);
+  const names = immutableNames(sources);
+  const immutables = {};
+  for (const [id, places] of Object.entries(artifact.immutableReferences)) {
+    immutables[names.get(Number(id))] = places.map((place) => place.start).sort((a, b) => a - b);
+  }
+  return { immutables, length: runtime.length / 2, start: start / 2 };
+}
+
+function immutableNames(sources) {
+  const names = new Map();
+  for (const { ast } of Object.values(sources)) {
+    for (const contract of ast.nodes.filter((node) => node.nodeType === "ContractDefinition")) {
+      for (const node of contract.nodes) {
+        if (node.mutability === "immutable") names.set(node.id, node.name);
+      }
+    }
+  }
+  return names;
 }
 
 // Members by name; lists keep their order, which carries meaning in an ABI.
