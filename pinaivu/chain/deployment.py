@@ -35,7 +35,7 @@ class _Holders(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     registrar: _Hex
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     version: Annotated[int, msgspec.Meta(ge=1, le=1)]
     chain_id: Annotated[int, msgspec.Meta(ge=1)]
     block: Annotated[int, msgspec.Meta(ge=0)]

@@ -424,11 +424,8 @@ class TestDeployment:
             with pytest.raises(Reverted, match="AccessManagedUnauthorized"):
                 sender.send(call)
             admin.send(call)
-        grant = (
-            load("AccessManager")
-            .function("grantRole")
-            .encode(role("guardian").id, sender.address, 0)
-        )
+        grant = load("AccessManager").function("grantRole")
+        data = grant.encode(role("guardian").id, sender.address, 0)
         with pytest.raises(Reverted, match="AccessManagerUnauthorizedAccount"):
             sender.send(Call("taking power", deployment.access_manager, data))
 

@@ -104,7 +104,7 @@ def test_a_registration_can_be_sent_by_somebody_else() -> None:
     """The node signs it with the registry's next nonce and pays no gas."""
     names = set(Deployment.__struct_fields__) - {"chain_id", "block", "holders"}
     places = {name: bytes([number]) * 20 for number, name in enumerate(names, 1)}
-    calls = Calls(Deployment(chain_id=n.DOMAIN.chain_id, block=0, **places))
+    calls = Calls(Deployment(chain_id=n.DOMAIN.chain_id, block=0, **places))  # type: ignore[arg-type]
 
     class Nonces:
         def registration_nonce(self, registry: str, owner: bytes) -> int:
