@@ -9,6 +9,7 @@ holds `vetoed_by` may cancel it until then. `Power.built_in` stands in the contr
 no administrator reaches it. On local chains AccessManager's is none, so that networks start.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
@@ -43,8 +44,13 @@ class Delay(StrEnum):
         return lengths[self]
 
 
+TARGETS: Final = CONTRACTS | {"attestation_verifier": "QuorumAttestationVerifier"}
+"""Contracts with restricted functions, by the table's names: `Deployment`'s fields, and the
+verifier that the enclave registry names."""
+
+
 class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One restricted function. `contract` is a field of `Deployment`."""
+    """One restricted function. `contract` is one of `TARGETS`."""
 
     contract: str
     name: str
@@ -54,7 +60,7 @@ class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def selector(self) -> bytes:
         """The function's selector, from the packaged ABI."""
-        return load(CONTRACTS[self.contract]).function(self.name).selector
+        return load(TARGETS[self.contract]).function(self.name).selector
 
 
 class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +76,15 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def delay_ms(self, times: Times, chain_id: int) -> int:
         """AccessManager's delay of this role's members on that chain."""
         return 0 if chain_id in LOCAL_CHAINS else self.delay.ms(times)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A contract of the table at its address, with its restricted functions."""
+
+    name: str
+    address: bytes
+    powers: tuple[Power, ...]
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
