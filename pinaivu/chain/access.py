@@ -45,7 +45,7 @@ class RoleSettings:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """A call that was scheduled and neither made nor cancelled; it can be made from `from_ms` on."""
+    """A call that was scheduled, neither made nor cancelled, and can be made from `from_ms` on."""
 
     id: bytes
     caller: bytes

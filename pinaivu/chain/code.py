@@ -1,4 +1,4 @@
-"""Is this our code? And what was it told at its construction?
+"""Whether a chain holds our code, and what it was told at its construction.
 
 A chain holds a contract's code with its immutables filled in. With these masked it must equal the
 packaged code byte for byte; then the immutables can be read from it, and no view has to be
@@ -45,7 +45,7 @@ FREE: Final[Mapping[str, frozenset[str]]] = {
     "QuorumAttestationVerifier": frozenset({"changeDelay"}),
     "SimulatedAttestationVerifier": frozenset({"simulator"}),
 }
-"""Immutables that each deployment chooses. All others follow from its addresses or are constants."""
+"""Immutables that a deployment chooses; all others follow from its addresses or are constants."""
 
 
 class ForeignCode(PeerFault):
