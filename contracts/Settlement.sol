@@ -5,6 +5,7 @@ import {IEnclaveRegistry} from "./interfaces/IEnclaveRegistry.sol";
 import {IGatewayRegistry} from "./interfaces/IGatewayRegistry.sol";
 import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
+import {IObjectiveFaults} from "./interfaces/IObjectiveFaults.sol";
 import {IReceiptLog} from "./interfaces/IReceiptLog.sol";
 import {ISettlement} from "./interfaces/ISettlement.sol";
 import {Batch, TypedData} from "./libraries/TypedData.sol";
@@ -52,7 +53,13 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
     )
         SettlementBase(config.token, config.times.withdrawalDelay)
         AccessManaged(config.authority)
-        LogFunds(config.receiptLog, config.times.adminDelay, config.times.limiterWindow, config.debitLimitPpm)
+        LogFunds(
+            config.receiptLog,
+            address(config.faults),
+            config.times.adminDelay,
+            config.times.limiterWindow,
+            config.debitLimitPpm
+        )
         NodeCredits(config.nodeRegistry)
     {
         domainSeparator = TypedData.domainSeparator(address(this));
@@ -151,6 +158,11 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
         return NODE_REGISTRY;
     }
 
+    /// @inheritdoc ISettlement
+    function faults() external view returns (IObjectiveFaults) {
+        return IObjectiveFaults(FAULTS);
+    }
+
     /// @dev Applies the rows: payers first, then nodes with what is backed. Books reserve and fees on `log`
     /// in memory; deposits are left to the limiter.
     /// @return taken Taken from balances.
@@ -209,6 +221,10 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
         }
         if (config.gatewayRegistry.domainSeparator() != separator) {
             revert WrongWiring(address(config.gatewayRegistry));
+        }
+        IObjectiveFaults judge = config.faults;
+        if (judge.domainSeparator() != separator || judge.settlement() != address(this)) {
+            revert WrongWiring(address(judge));
         }
     }
 }

@@ -7,6 +7,7 @@ import {INodeRegistry} from "../../contracts/interfaces/INodeRegistry.sol";
 import {IReceiptLog} from "../../contracts/interfaces/IReceiptLog.sol";
 import {ISettlement} from "../../contracts/interfaces/ISettlement.sol";
 import {Batch, TypedData} from "../../contracts/libraries/TypedData.sol";
+import {FaultsDouble} from "./support/FaultsDouble.sol";
 import {Network} from "./support/Network.sol";
 
 import {IAccessManaged} from "@openzeppelin/contracts/access/manager/IAccessManaged.sol";
@@ -25,6 +26,7 @@ contract SettlementAdminTest is Network {
         eq(address(settlement.nodeRegistry()), address(nodeRegistry));
         eq(address(settlement.gatewayRegistry()), address(gatewayRegistry));
         eq(address(settlement.modelRegistry()), address(modelRegistry));
+        eq(address(settlement.faults()), address(faults));
         eq(IAccessManaged(address(settlement)).authority(), address(manager));
         eq(keccak256(abi.encode(settlement.times())), keccak256(abi.encode(standardTimes())));
         eq(settlement.debitLimit(), EVERYTHING_PPM);
@@ -61,7 +63,7 @@ contract SettlementAdminTest is Network {
     function test_EveryContractOfTheDeploymentIsCompared() external {
         (address log, address enclaves) = (address(receiptLog), address(enclaveRegistry));
         (address nodes, address gateways) = (address(nodeRegistry), address(gatewayRegistry));
-        address future = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 4);
+        address future = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 5);
         ISettlement.Config memory wanted = config(EVERYTHING_PPM, standardTimes());
         wanted.receiptLog = IReceiptLog(create(RECEIPT_LOG, abi.encode(future)));
         wanted.nodeRegistry = INodeRegistry(create(NODE_REGISTRY, abi.encode(future, PAYOUT_DELAY)));
@@ -74,6 +76,7 @@ contract SettlementAdminTest is Network {
             EPOCH_LIFETIME
         );
         wanted.enclaveRegistry = IEnclaveRegistry(create(ENCLAVE_REGISTRY, arguments));
+        wanted.faults = new FaultsDouble(future);
 
         ISettlement.Config memory mixed = _copy(wanted);
         mixed.receiptLog = IReceiptLog(log);
@@ -87,6 +90,9 @@ contract SettlementAdminTest is Network {
         mixed = _copy(wanted);
         mixed.gatewayRegistry = IGatewayRegistry(gateways);
         _refusedWiring(mixed, gateways);
+        mixed = _copy(wanted);
+        mixed.faults = faults;
+        _refusedWiring(mixed, address(faults));
         mixed = _copy(wanted);
         mixed.times.adminDelay += 1; // the registry's own delay must not be shorter
         _refusedWiring(mixed, address(wanted.enclaveRegistry));

@@ -7,9 +7,11 @@ import {IGatewayRegistry} from "../../../contracts/interfaces/IGatewayRegistry.s
 import {ILogAnchors} from "../../../contracts/interfaces/ILogAnchors.sol";
 import {IModelRegistry} from "../../../contracts/interfaces/IModelRegistry.sol";
 import {INodeRegistry} from "../../../contracts/interfaces/INodeRegistry.sol";
+import {IObjectiveFaults} from "../../../contracts/interfaces/IObjectiveFaults.sol";
 import {IReceiptLog} from "../../../contracts/interfaces/IReceiptLog.sol";
 import {ISettlement} from "../../../contracts/interfaces/ISettlement.sol";
 import {Batch, TypedData, Verdict} from "../../../contracts/libraries/TypedData.sol";
+import {FaultsDouble} from "./FaultsDouble.sol";
 import {IMintable} from "./IMintable.sol";
 import {Peer, Peers} from "./Peers.sol";
 import {ReferenceTree} from "./ReferenceTree.sol";
@@ -59,6 +61,7 @@ abstract contract Network is Test {
     IModelRegistry internal modelRegistry;
     IAttestationVerifier internal verifier;
     IEnclaveRegistry internal enclaveRegistry;
+    IObjectiveFaults internal faults;
     ISettlement internal settlement;
 
     bytes32 internal logId;
@@ -97,9 +100,9 @@ abstract contract Network is Test {
             });
     }
 
-    /// @dev Settlement is the seventh contract created from here on and its address known beforehand.
+    /// @dev Settlement is the eighth contract created from here on and its address known beforehand.
     function deployContracts(uint32 debitLimitPpm, ISettlement.Times memory times) internal {
-        address future = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 7);
+        address future = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 8);
         manager = IAccessManager(create(ACCESS_MANAGER, abi.encode(ADMIN)));
         receiptLog = IReceiptLog(create(RECEIPT_LOG, abi.encode(future)));
         nodeRegistry = INodeRegistry(create(NODE_REGISTRY, abi.encode(future, PAYOUT_DELAY)));
@@ -109,6 +112,7 @@ abstract contract Network is Test {
         verifier = IAttestationVerifier(create(VERIFIER, arguments));
         arguments = abi.encode(manager, receiptLog, verifier, ADMIN_DELAY, EPOCH_LIFETIME);
         enclaveRegistry = IEnclaveRegistry(create(ENCLAVE_REGISTRY, arguments));
+        faults = new FaultsDouble(future);
         settlement = ISettlement(create(SETTLEMENT, abi.encode(config(debitLimitPpm, times))));
         eq(address(settlement), future);
     }
@@ -126,6 +130,7 @@ abstract contract Network is Test {
                 nodeRegistry: nodeRegistry,
                 gatewayRegistry: gatewayRegistry,
                 modelRegistry: modelRegistry,
+                faults: faults,
                 debitLimitPpm: debitLimitPpm,
                 times: times
             });
