@@ -15,6 +15,7 @@ const CONTRACTS = [
   "contracts/GatewayRegistry.sol:GatewayRegistry",
   "contracts/ModelRegistry.sol:ModelRegistry",
   "contracts/Launcher.sol:Launcher",
+  "contracts/ObjectiveFaults.sol:ObjectiveFaults",
   "contracts/mocks/TestToken.sol:TestToken",
   "contracts/mocks/SimulatedAttestationVerifier.sol:SimulatedAttestationVerifier",
   "@openzeppelin/contracts/access/manager/AccessManager.sol:AccessManager",

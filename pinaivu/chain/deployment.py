@@ -22,6 +22,7 @@ CONTRACTS: Final = {
     "node_registry": "NodeRegistry",
     "gateway_registry": "GatewayRegistry",
     "model_registry": "ModelRegistry",
+    "objective_faults": "ObjectiveFaults",
 }
 """Deployment field → name of the packaged ABI."""
 
@@ -47,6 +48,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     node_registry: _Hex
     gateway_registry: _Hex
     model_registry: _Hex
+    objective_faults: _Hex
     holders: _Holders | None = None
 
 
@@ -75,6 +77,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     node_registry: bytes
     gateway_registry: bytes
     model_registry: bytes
+    objective_faults: bytes
     holders: Holders | None = None
 
     def __post_init__(self) -> None:
