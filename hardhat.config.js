@@ -47,6 +47,11 @@ const deploy = task("deploy", "Deploy every contract to --network, or go on wher
     description: "Folder of the file with the addresses",
     defaultValue: "pinaivu/chain/deployments",
   })
+  .addOption({
+    name: "journal",
+    description: "Folder of Ignition's journals, to go on from",
+    defaultValue: "contracts/ignition/deployments",
+  })
   .addFlag({ name: "yes", description: "Don't ask before sending" })
   .setAction(() => import("./contracts/scripts/deploy.js"))
   .build();
@@ -69,7 +74,11 @@ export default defineConfig({
     },
     npmFilesToBuild: ["@openzeppelin/contracts/access/manager/AccessManager.sol"],
   },
-  paths: { sources: "./contracts", tests: { solidity: "./tests/contracts" }, ignition: "./contracts/ignition" },
+  paths: {
+    sources: "./contracts",
+    tests: { solidity: "./tests/contracts" },
+    ignition: "./contracts/ignition",
+  },
   networks: {
     default: { type: "edr-simulated", chainType: "l1", hardfork: "osaka" },
     ...Object.fromEntries(networkNames().map((name) => [name, deployed])),

@@ -1,11 +1,14 @@
-// What a network is deployed with: parameters/NETWORK.json over parameters/defaults.json, checked before
-// anything is sent. Durations in seconds. The contracts check most of this again; here the errors say which
+// What a network is deployed with: parameters/NETWORK.json (or in the folder that PINAIVU_PARAMETERS names)
+// over parameters/defaults.json, checked before anything is sent. Durations in seconds. The contracts check most of this again; here the errors say which
 // line to change. `settingsOf` throws an Error that lists every mistake.
 import { readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { pathToFileURL } from "node:url";
 
 import { isAddress, zeroAddress } from "viem";
 
-const FOLDER = new URL("parameters/", import.meta.url);
+const OWN_FOLDER = new URL("parameters/", import.meta.url);
+const FOLDER = folder(process.env.PINAIVU_PARAMETERS);
 const LOCAL_CHAINS = [31_337, 1_337]; // as in SimulatedAttestationVerifier and pinaivu/chain/roles.py
 const HOLDERS = ["admin", "administrator", "guardian", "registrar"];
 const TIMES = ["unsettledMax", "pauseMax", "withdrawalDelay", "adminDelay", "pauseInterval", "limiterWindow"];
@@ -21,19 +24,28 @@ export function networkNames() {
 }
 
 export function settingsOf(network) {
-  const given = read(`${network}.json`);
-  const defaults = read("defaults.json");
+  const given = read(FOLDER, `${network}.json`);
+  const defaults = read(OWN_FOLDER, "defaults.json");
   const settings = { ...defaults, ...given, times: { ...defaults.times, ...given.times } };
   const mistakes = [...mistakesIn(settings)];
   if (mistakes.length !== 0) {
     const list = mistakes.map((mistake) => `  - ${mistake}`).join("\n");
-    throw new Error(`contracts/ignition/parameters/${network}.json can't be deployed:\n${list}`);
+    throw new Error(`${new URL(`${network}.json`, FOLDER).pathname} can't be deployed:\n${list}`);
   }
   return { ...settings, local: LOCAL_CHAINS.includes(settings.chainId) };
 }
 
-function read(name) {
-  return JSON.parse(readFileSync(new URL(name, FOLDER), "utf8"));
+function folder(elsewhere) {
+  return elsewhere ? pathToFileURL(path.resolve(elsewhere) + path.sep) : OWN_FOLDER;
+}
+
+function read(place, name) {
+  const file = new URL(name, place);
+  try {
+    return JSON.parse(readFileSync(file, "utf8"));
+  } catch (error) {
+    throw new Error(`${file.pathname}: ${error.message}`, { cause: error });
+  }
 }
 
 function* mistakesIn(settings) {

@@ -18,24 +18,24 @@ const TOKEN_DECIMALS = 6;
 const POLL_MS = 1_000;
 const GAS = 30_000_000n; // what all transactions together use, rounded up
 
-export default async function deployTask({ out, yes }, hre) {
+export default async function deployTask({ out, journal, yes }, hre) {
   const network = hre.globalOptions.network;
   if (!network || !networkNames().includes(network)) {
     return fail(`name a network: --network ${networkNames().join("|")} (contracts/ignition/parameters)`);
   }
   try {
-    await run(hre, network, { out: path.resolve(out), yes });
+    const file = path.resolve(out, `${network}.json`);
+    await run(hre, network, { file, journal: path.resolve(journal, network), yes });
   } catch (error) {
     fail(error.message);
   }
 }
 
-async function run(hre, network, { out, yes }) {
+async function run(hre, network, { file, journal, yes }) {
   const settings = settingsOf(network);
   const connection = await hre.network.create();
   const { provider } = connection;
   await checkChain(provider, settings);
-  const file = path.join(out, `${network}.json`);
   if (await stands(provider, file)) {
     return console.log(`${file}: deployed already, nothing to do`);
   }
@@ -43,10 +43,11 @@ async function run(hre, network, { out, yes }) {
   await describe(provider, network, settings, deployer);
   if (!settings.local && !yes && !(await confirmed(network))) throw new Error("nothing was sent");
 
-  const journal = path.join(hre.config.paths.ignition, "deployments", path.basename(out), network);
   const result = await continued(provider, settings, deployer, journal);
   if (result.type !== "SUCCESSFUL_DEPLOYMENT") {
-    throw new Error(`${errorDeploymentResultToExceptionMessage(result)}\nRun the same command again to go on`);
+    throw new Error(
+      `${errorDeploymentResultToExceptionMessage(result)}\nRun the same command again to go on`,
+    );
   }
   await save(file, await record(provider, settings, journal, result.contracts));
   console.log(`wrote ${file}`);
@@ -142,7 +143,9 @@ async function describe(provider, network, settings, deployer) {
   const price = BigInt(await request(provider, "eth_gasPrice"));
   const balance = BigInt(await request(provider, "eth_getBalance", deployer, "latest"));
   console.log(`network   ${network}, chain ${settings.chainId}`);
-  console.log(`deployer  ${getAddress(deployer)}, ${formatEther(balance)} of ${formatEther(GAS * price)} needed`);
+  console.log(
+    `deployer  ${getAddress(deployer)}, ${formatEther(balance)} of ${formatEther(GAS * price)} needed`,
+  );
   if (balance < GAS * price) throw new Error(`send the deployer ${formatEther(GAS * price - balance)} more`);
   if (!settings.local && Object.values(settings.holders).some((holder) => same(holder, deployer))) {
     throw new Error("a role's holder is the deployer's account; the deployer must keep nothing");

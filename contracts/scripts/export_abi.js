@@ -11,6 +11,7 @@ const CONTRACTS = [
   "contracts/Settlement.sol:Settlement",
   "contracts/ReceiptLog.sol:ReceiptLog",
   "contracts/EnclaveRegistry.sol:EnclaveRegistry",
+  "contracts/QuorumAttestationVerifier.sol:QuorumAttestationVerifier",
   "contracts/NodeRegistry.sol:NodeRegistry",
   "contracts/GatewayRegistry.sol:GatewayRegistry",
   "contracts/ModelRegistry.sol:ModelRegistry",

@@ -192,6 +192,8 @@ def _check_verifier(state: _State, address: bytes, times: Times) -> bool:
     if name == "SimulatedAttestationVerifier":
         _only_locally(state, "the attestation verifier is SIMULATED: a test key vouches for all")
         return False
+    (description,) = state.ask(name, address, "description")
+    state.notes.append(f"attestation verifier {checksum(address)}: {description}")
     if _ms(words["changeDelay"]) < times.admin_delay_ms:
         state.wrong.append(f"times: {name}.changeDelay is shorter than the admin delay")
     return True

@@ -87,7 +87,13 @@ function launched(m, launcher, number, name, constructorArguments, after) {
   // Ignition encodes calls only, so the constructor is described as a function; the launcher cuts off the
   // selector.
   const { inputs } = artifact.abi.find((entry) => entry.type === "constructor");
-  const construct = { type: "function", name: "construct", stateMutability: "nonpayable", inputs, outputs: [] };
+  const construct = {
+    type: "function",
+    name: "construct",
+    stateMutability: "nonpayable",
+    inputs,
+    outputs: [],
+  };
   const description = m.contractAt(`${name}Constructor`, { ...artifact, abi: [construct] }, launcher);
   const encoded = m.encodeFunctionCall(description, "construct", constructorArguments, {
     id: `arguments_of_${name}`,
@@ -139,7 +145,9 @@ function functionsOf(role, settings) {
   const grouped = new Map();
   for (const { contract, name } of role.functions) {
     if (contract === "attestation_verifier" && settings.simulator) continue; // it has none
-    const entry = load(CONTRACTS[contract]).abi.find((item) => item.type === "function" && item.name === name);
+    const entry = load(CONTRACTS[contract]).abi.find(
+      (item) => item.type === "function" && item.name === name,
+    );
     grouped.set(contract, [...(grouped.get(contract) ?? []), toFunctionSelector(entry)]);
   }
   return grouped;
