@@ -16,6 +16,7 @@ import { networkNames, same, settingsOf } from "../ignition/settings.js";
 
 const TOKEN_DECIMALS = 6;
 const POLL_MS = 1_000;
+const CONFIRMATIONS = 5; // blocks until a transaction counts
 const GAS = 30_000_000n; // what all transactions together use, rounded up
 
 export default async function deployTask({ out, journal, yes }, hre) {
@@ -55,7 +56,7 @@ async function run(hre, network, { file, journal, yes }) {
 
 /** Deploys what is missing. */
 async function continued(provider, settings, deployer, deploymentDir) {
-  const confirmations = settings.local ? 1 : 5;
+  const confirmations = (await minesAtOnce(provider)) ? 1 : CONFIRMATIONS;
   const ask = () =>
     deploy({
       artifactResolver: { loadArtifact: load, getBuildInfo: () => undefined },
@@ -110,6 +111,15 @@ async function transactionOf(provider, account, nonce) {
   const { transactions } = await request(provider, "eth_getBlockByNumber", hex(first), true);
   const found = transactions.find((tx) => same(tx.from, account) && Number(tx.nonce) === nonce);
   return { hash: found.hash, block: first };
+}
+
+/** Whether this is a development chain that makes a block per transaction and none without. */
+async function minesAtOnce(provider) {
+  try {
+    return await request(provider, "hardhat_getAutomine");
+  } catch {
+    return false; // a real chain knows no such method
+  }
 }
 
 function hex(number) {

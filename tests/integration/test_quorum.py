@@ -28,9 +28,10 @@ from pinaivu.chain.abi import load
 from pinaivu.chain.anvil import AnvilProcess, catch_up
 from pinaivu.chain.calls import Call, Calls
 from pinaivu.chain.client import ChainClient
-from pinaivu.chain.deployer import ADMINISTRATOR, GUARDIAN, LOCAL, Powers, deploy
+from pinaivu.chain.deployer import LOCAL, Powers, deploy
 from pinaivu.chain.errors import Reverted
 from pinaivu.chain.quorum import NoQuorum, QuorumCalls, quorum_state, seen_block, trust_in
+from pinaivu.chain.roles import role
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.chain.transactor import Transactor
 from pinaivu.cli.main import cli
@@ -133,11 +134,11 @@ def create_quorum(sender: Transactor, client: ChainClient, members: list[bytes])
     creation = load("QuorumAttestationVerifier").creation(*parts)
     contract = sender.send(Call("creating the quorum", b"", creation)).contract
     assert contract is not None
-    opened = {ADMINISTRATOR: "proposeSet", GUARDIAN: "suspend"}
-    for role, name in opened.items():
+    opened = {role("administrator").id: "proposeSet", role("guardian").id: "suspend"}
+    for role_id, name in opened.items():
         selector = load("QuorumAttestationVerifier").function(name).selector
         item = load("AccessManager").function("setTargetFunctionRole")
-        data = item.encode(contract, [selector], role)
+        data = item.encode(contract, [selector], role_id)
         sender.send(Call("opening a function", deployment.access_manager, data))
     return contract
 
