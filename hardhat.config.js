@@ -41,19 +41,27 @@ const exportAbi = task("export-abi", "Write ABI and bytecode of every contract t
   .setAction(() => import("./contracts/scripts/export_abi.js"))
   .build();
 
+const journal = {
+  name: "journal",
+  description: "Folder of Ignition's journals, to go on from",
+  defaultValue: "contracts/ignition/deployments",
+};
+
 const deploy = task("deploy", "Deploy every contract to --network, or go on where a run broke off")
   .addOption({
     name: "out",
     description: "Folder of the file with the addresses",
     defaultValue: "pinaivu/chain/deployments",
   })
-  .addOption({
-    name: "journal",
-    description: "Folder of Ignition's journals, to go on from",
-    defaultValue: "contracts/ignition/deployments",
-  })
+  .addOption(journal)
   .addFlag({ name: "yes", description: "Don't ask before sending" })
   .setAction(() => import("./contracts/scripts/deploy.js"))
+  .build();
+
+const verification = task("verification", "Write what block explorers need to show the deployment's source")
+  .addOption(journal)
+  .addOption({ name: "out", description: "Folder to write to", defaultValue: "build/verification" })
+  .setAction(() => import("./contracts/scripts/verification.js"))
   .build();
 
 // One network per file of parameters. URL and key come from the keystore or the environment, and are asked
@@ -83,7 +91,7 @@ export default defineConfig({
     default: { type: "edr-simulated", chainType: "l1", hardfork: "osaka" },
     ...Object.fromEntries(networkNames().map((name) => [name, deployed])),
   },
-  tasks: [exportAbi, deploy],
+  tasks: [exportAbi, deploy, verification],
   test: {
     solidity: {
       fsPermissions: { readDirectory: ["./tests/vectors", "./artifacts"] },
