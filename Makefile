@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
+.PHONY: help deploy setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
         clean-demo lock format
 
 help:  ## list the targets
@@ -18,6 +18,11 @@ lint: setup  ## ruff, format, import rules
 
 types: setup  ## mypy --strict
 	$(PY) -m mypy
+
+deploy: setup  ## all contracts to NETWORK=name (docs/deploy.md), then the check; YES=1 asks nothing
+	tools/npm run -s deploy -- --network "$(NETWORK)" $(if $(YES),--yes)
+	tools/npm run -s verification -- --network "$(NETWORK)"
+	.venv/bin/pinaivu roles --on "$(NETWORK)" --rpc "$$PINAIVU_RPC_URL"
 
 test-contracts: setup  ## Solidity tests, lint, third-party vectors, committed ABIs
 	tools/npm run -s lint

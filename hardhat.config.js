@@ -3,7 +3,11 @@
 import { readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 
-import { defineConfig, task } from "hardhat/config";
+import hardhatIgnition from "@nomicfoundation/hardhat-ignition";
+import hardhatKeystore from "@nomicfoundation/hardhat-keystore";
+import { configVariable, defineConfig, task } from "hardhat/config";
+
+import { networkNames } from "./contracts/ignition/settings.js";
 
 const require = createRequire(import.meta.url);
 
@@ -37,7 +41,40 @@ const exportAbi = task("export-abi", "Write ABI and bytecode of every contract t
   .setAction(() => import("./contracts/scripts/export_abi.js"))
   .build();
 
+const journal = {
+  name: "journal",
+  description: "Folder of Ignition's journals, to go on from",
+  defaultValue: "contracts/ignition/deployments",
+};
+
+const deploy = task("deploy", "Deploy every contract to --network, or go on where a run broke off")
+  .addOption({
+    name: "out",
+    description: "Folder of the file with the addresses",
+    defaultValue: "pinaivu/chain/deployments",
+  })
+  .addOption(journal)
+  .addFlag({ name: "yes", description: "Don't ask before sending" })
+  .setAction(() => import("./contracts/scripts/deploy.js"))
+  .build();
+
+const verification = task("verification", "Write what block explorers need to show the deployment's source")
+  .addOption(journal)
+  .addOption({ name: "out", description: "Folder to write to", defaultValue: "build/verification" })
+  .setAction(() => import("./contracts/scripts/verification.js"))
+  .build();
+
+// One network per file of parameters. URL and key come from the keystore or the environment, and are asked
+// for only when something is deployed.
+const deployed = {
+  type: "http",
+  chainType: "generic",
+  url: configVariable("PINAIVU_RPC_URL"),
+  accounts: [configVariable("PINAIVU_DEPLOYER_KEY")],
+};
+
 export default defineConfig({
+  plugins: [hardhatIgnition, hardhatKeystore],
   solidity: {
     profiles: {
       default: { compilers: [compiler], overrides },
@@ -45,11 +82,16 @@ export default defineConfig({
     },
     npmFilesToBuild: ["@openzeppelin/contracts/access/manager/AccessManager.sol"],
   },
-  paths: { sources: "./contracts", tests: { solidity: "./tests/contracts" } },
+  paths: {
+    sources: "./contracts",
+    tests: { solidity: "./tests/contracts" },
+    ignition: "./contracts/ignition",
+  },
   networks: {
     default: { type: "edr-simulated", chainType: "l1", hardfork: "osaka" },
+    ...Object.fromEntries(networkNames().map((name) => [name, deployed])),
   },
-  tasks: [exportAbi],
+  tasks: [exportAbi, deploy, verification],
   test: {
     solidity: {
       fsPermissions: { readDirectory: ["./tests/vectors", "./artifacts"] },

@@ -28,6 +28,10 @@ contract EnclaveRegistry is IEnclaveRegistry, AccessManaged {
     }
 
     uint256 private constant OPCODE_BLOCKS = 256;
+    /// @dev Life of a Nitro document's leaf certificate, and what clocks may differ by: the bounds by which
+    /// everybody judges a document later, against the block of its activation.
+    uint256 private constant MAX_DOCUMENT_AGE_MS = 3 hours * 1000;
+    uint256 private constant MAX_DOCUMENT_LEAD_MS = 2 minutes * 1000;
     /// @dev EIP-2935.
     address private constant BLOCK_HISTORY = 0x0000F90827F1C53a10cb7A02335B175320002935;
 
@@ -63,7 +67,7 @@ contract EnclaveRegistry is IEnclaveRegistry, AccessManaged {
         uint32 delay_,
         uint32 epochLifetime_
     ) AccessManaged(authority) {
-        if (address(verifier_) == address(0)) revert ZeroVerifier();
+        _checkVerifier(verifier_, delay_);
         receiptLog = receiptLog_;
         domainSeparator = receiptLog_.domainSeparator();
         delay = delay_;
@@ -92,7 +96,7 @@ contract EnclaveRegistry is IEnclaveRegistry, AccessManaged {
     /// @inheritdoc IEnclaveRegistry
     function revokePair(uint16 pair) external restricted {
         Pair storage entry = _pairs[pair];
-        if (entry.allowedFrom == 0) revert UnknownPair(0, 0);
+        if (entry.allowedFrom == 0) revert UnknownPairIndex(pair);
         if (entry.revokedAt != 0) revert PairIsRevoked(pair);
         entry.revokedAt = uint40(block.timestamp);
         emit PairRevoked(pair);
@@ -100,7 +104,7 @@ contract EnclaveRegistry is IEnclaveRegistry, AccessManaged {
 
     /// @inheritdoc IEnclaveRegistry
     function proposeVerifier(IAttestationVerifier verifier_) external restricted {
-        if (address(verifier_) == address(0)) revert ZeroVerifier();
+        _checkVerifier(verifier_, delay);
         _verifier = verifier();
         uint40 effectiveAt = uint40(block.timestamp) + delay;
         (_nextVerifier, _nextVerifierFrom) = (verifier_, effectiveAt);
@@ -136,11 +140,12 @@ contract EnclaveRegistry is IEnclaveRegistry, AccessManaged {
 
     /// @inheritdoc IEnclaveRegistry
     function activeEpochOf(bytes32 logId) external view returns (address key, uint64 epoch) {
-        Active memory active = _active[logId];
-        if (active.key == address(0)) revert NoActiveEpoch(logId);
-        if (block.timestamp >= active.expiresAt) revert EpochExpired(logId, active.epoch, active.expiresAt);
-        if (_pairs[active.pair].revokedAt != 0) revert PairIsRevoked(active.pair);
-        return (active.key, active.epoch);
+        Active storage active = _active[logId];
+        (key, epoch) = (active.key, active.epoch);
+        uint16 pair = active.pair;
+        if (key == address(0)) revert NoActiveEpoch(logId);
+        if (block.timestamp >= active.expiresAt) revert EpochExpired(logId, epoch, active.expiresAt);
+        if (_pairs[pair].revokedAt != 0) revert PairIsRevoked(pair);
     }
 
     /// @inheritdoc IEnclaveRegistry
@@ -221,10 +226,21 @@ contract EnclaveRegistry is IEnclaveRegistry, AccessManaged {
         if (receiptLog.operatorOf(logId) != msg.sender) revert NotOperator(logId, msg.sender);
     }
 
-    /// @dev The document is younger than a block that the chain still remembers, the verdict not too old.
+    function _checkVerifier(IAttestationVerifier verifier_, uint32 least) private view {
+        if (address(verifier_) == address(0)) revert ZeroVerifier();
+        uint32 changeDelay = verifier_.changeDelay();
+        if (changeDelay < least) revert VerifierChangesTooFast(verifier_, changeDelay, least);
+    }
+
+    /// @dev The verdict has not expired; the document's time fits this block's, and it was made after a
+    /// block of this chain, since it carries that block's hash.
     function _checkFresh(Verdict calldata verdict) private view {
         uint256 nowMs = block.timestamp * 1000;
         if (nowMs >= verdict.expiresMs) revert VerdictExpired(verdict.expiresMs, nowMs);
+        uint256 documentMs = verdict.documentMs;
+        if (documentMs > nowMs + MAX_DOCUMENT_LEAD_MS || nowMs > documentMs + MAX_DOCUMENT_AGE_MS) {
+            revert DocumentOutOfTime(verdict.documentMs, nowMs);
+        }
         bytes32 actual = _blockHash(verdict.blockNumber);
         if (actual == 0 || actual != verdict.blockHash) {
             revert BlockHashMismatch(verdict.blockNumber, verdict.blockHash, actual);

@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {IGatewayRegistry} from "./interfaces/IGatewayRegistry.sol";
+import {Endpoints} from "./libraries/Endpoints.sol";
 import {GatewayRegistration, TypedData} from "./libraries/TypedData.sol";
 import {PeerRegistry} from "./PeerRegistry.sol";
 
@@ -53,6 +54,7 @@ contract GatewayRegistry is IGatewayRegistry, PeerRegistry {
         string[] calldata endpoints,
         bytes calldata peerSignature
     ) private {
+        Endpoints.check(endpoints);
         Gateway storage entry = _gateways[gateway];
         _bindPeer(gateway, entry.peerX, entry.peerY, peerX, peerY, peerSignature);
         (entry.peerX, entry.peerY) = (peerX, peerY);

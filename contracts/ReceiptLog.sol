@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {ILogAnchors} from "./interfaces/ILogAnchors.sol";
 import {IReceiptLog} from "./interfaces/IReceiptLog.sol";
+import {Endpoints} from "./libraries/Endpoints.sol";
 import {MerkleLog} from "./libraries/MerkleLog.sol";
 import {Receipt, TypedData} from "./libraries/TypedData.sol";
 
@@ -36,6 +37,7 @@ contract ReceiptLog is IReceiptLog {
 
     /// @inheritdoc IReceiptLog
     function openLog(string[] calldata endpoints) external returns (bytes32 logId) {
+        Endpoints.check(endpoints);
         uint64 number = _logCounts[msg.sender]++;
         logId = logIdOf(msg.sender, number);
         _logs[logId] = Log(msg.sender, endpoints);
@@ -48,6 +50,7 @@ contract ReceiptLog is IReceiptLog {
     function setEndpoints(bytes32 logId, string[] calldata endpoints) external {
         Log storage log = _logs[logId];
         if (log.operator != msg.sender) revert NotOperator(logId, msg.sender);
+        Endpoints.check(endpoints);
         log.endpoints = endpoints;
         emit EndpointsSet(logId, endpoints);
     }

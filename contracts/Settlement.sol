@@ -5,6 +5,7 @@ import {IEnclaveRegistry} from "./interfaces/IEnclaveRegistry.sol";
 import {IGatewayRegistry} from "./interfaces/IGatewayRegistry.sol";
 import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
+import {IObjectiveFaults} from "./interfaces/IObjectiveFaults.sol";
 import {IReceiptLog} from "./interfaces/IReceiptLog.sol";
 import {ISettlement} from "./interfaces/ISettlement.sol";
 import {Batch, TypedData} from "./libraries/TypedData.sol";
@@ -52,7 +53,13 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
     )
         SettlementBase(config.token, config.times.withdrawalDelay)
         AccessManaged(config.authority)
-        LogFunds(config.receiptLog, config.times.adminDelay, config.times.limiterWindow, config.debitLimitPpm)
+        LogFunds(
+            config.receiptLog,
+            address(config.faults),
+            config.times.adminDelay,
+            config.times.limiterWindow,
+            config.debitLimitPpm
+        )
         NodeCredits(config.nodeRegistry)
     {
         domainSeparator = TypedData.domainSeparator(address(this));
@@ -151,6 +158,11 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
         return NODE_REGISTRY;
     }
 
+    /// @inheritdoc ISettlement
+    function faults() external view returns (IObjectiveFaults) {
+        return IObjectiveFaults(FAULTS);
+    }
+
     /// @dev Applies the rows: payers first, then nodes with what is backed. Books reserve and fees on `log`
     /// in memory; deposits are left to the limiter.
     /// @return taken Taken from balances.
@@ -204,11 +216,21 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
                 && address(enclaves.receiptLog()) == address(log)
                 && enclaves.delay() >= config.times.adminDelay;
         if (!fits) revert WrongWiring(address(enclaves));
-        if (config.nodeRegistry.domainSeparator() != separator) {
-            revert WrongWiring(address(config.nodeRegistry));
-        }
+        INodeRegistry nodes = config.nodeRegistry;
+        fits =
+            nodes.domainSeparator() == separator
+            && address(nodes.token()) == address(config.token)
+            && nodes.unbondingDelay() >= config.times.withdrawalDelay;
+        if (!fits) revert WrongWiring(address(nodes));
         if (config.gatewayRegistry.domainSeparator() != separator) {
             revert WrongWiring(address(config.gatewayRegistry));
         }
+        IObjectiveFaults judge = config.faults;
+        fits =
+            judge.domainSeparator() == separator
+            && judge.settlement() == address(this)
+            && address(judge.nodeRegistry()) == address(nodes)
+            && address(judge.enclaveRegistry()) == address(enclaves);
+        if (!fits) revert WrongWiring(address(judge));
     }
 }

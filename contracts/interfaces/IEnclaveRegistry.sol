@@ -66,9 +66,12 @@ interface IEnclaveRegistry {
     error DebugMeasurement();
     error PairAlreadyProposed(uint16 pair);
     error UnknownPair(bytes32 measurement, bytes32 parametersDigest);
+    error UnknownPairIndex(uint16 pair);
     error PairNotAllowedYet(uint16 pair, uint256 allowedFrom);
     error PairIsRevoked(uint16 pair);
     error VerdictExpired(uint64 expiresMs, uint256 nowMs);
+    /// @notice The document is more than 3 hours older than the block or more than 2 minutes younger.
+    error DocumentOutOfTime(uint64 documentMs, uint256 nowMs);
     /// @notice The document's nonce is not the hash of that block, or the block is too old to tell.
     error BlockHashMismatch(uint64 blockNumber, bytes32 given, bytes32 actual);
     /// @notice The key was active in this log before; every boot must make a new one.
@@ -79,27 +82,45 @@ interface IEnclaveRegistry {
     error UnknownEpoch(bytes32 logId, uint64 epoch);
     error EpochAlreadyRevoked(bytes32 logId, uint64 epoch);
     error ZeroVerifier();
+    /// @notice What `verifier` accepts could change in `changeDelay` seconds, before payers can leave.
+    error VerifierChangesTooFast(IAttestationVerifier verifier, uint32 changeDelay, uint32 least);
 
     /// @notice Proposes a pair; it is allowed once the delay is over. A revoked pair may be proposed
-    /// again and gets a new index. By an administrator.
+    /// again and gets a new index. By an administrator. Only the measurement of an enclave with all of
+    /// PCR0–2 zero is refused here; that none of them is zero is for the verifier to see.
     function proposePair(bytes32 measurement, bytes32 parametersDigest) external returns (uint16 pair);
 
     /// @notice Revokes a pair, waiting or allowed, at once and for good. By the guardian.
     function revokePair(uint16 pair) external;
 
     /// @notice Proposes another verifier for later activations, in force after the delay; a new
-    /// proposal replaces a waiting one. By an administrator.
+    /// proposal replaces a waiting one. By an administrator. The verifier's word for its `changeDelay`
+    /// is taken: its code is public for as long as it waits.
     function proposeVerifier(IAttestationVerifier verifier) external;
 
     /// @notice Starts the next epoch of `verdict.logId`, by the log's operator.
+    ///
+    /// Why this key may sign for this log: the verifier in force states, in one verdict, that a document
+    /// carries `key` and `manifestDigest`, and that the manifest with this digest names `logId`, the same
+    /// key, `parametersDigest` and this deployment. Neither document nor manifest comes here; the record
+    /// keeps both digests, so that anybody who has them (the log publishes both) can repeat the check.
+    /// The operator adds its consent, without which a boot of allowed code could end a log's epoch.
+    ///
+    /// When: the verdict ends at `expiresMs`, which is the verifier's own choice and has no upper bound
+    /// here, because the document does: it was made at most 3 hours before this block (a leaf certificate's
+    /// life, and what every later check of the document demands again) and after block `blockNumber`,
+    /// which the chain must still remember. A key is activated once per log, so a verdict works once.
+    ///
+    /// Not proven: that the measured code does what its source says, nor, under a quorum, that there is
+    /// a document at all; see {IAttestationVerifier.description}.
     /// @param verdict What the attestation document contains.
     /// @param evidence What the verifier in force needs to be convinced of it.
     function activate(Verdict calldata verdict, bytes calldata evidence) external returns (uint64 epoch);
 
-    /// @notice Revokes an epoch of any log. By the guardian.
+    /// @notice Revokes an epoch of any log at once and for good. By the guardian.
     function revokeEpoch(bytes32 logId, uint64 epoch) external;
 
-    /// @notice Revokes an epoch of the caller's own log.
+    /// @notice Revokes an epoch of the caller's own log at once and for good.
     function revokeOwnEpoch(bytes32 logId, uint64 epoch) external;
 
     /// @notice Key and number of the epoch that may sign for `logId` now; reverts if there is none.

@@ -9,7 +9,8 @@ import {IPeerRegistry} from "./IPeerRegistry.sol";
 interface IGatewayRegistry is IPeerRegistry {
     /// @notice A registered gateway.
     /// @param registeredAt Second of the first registration; 0: not registered.
-    /// @param endpoints URLs and multiaddrs.
+    /// @param endpoints URLs and multiaddrs in the gateway's order, at most 8 of at most 256 bytes; any
+    /// bytes, so parse them before use.
     struct Gateway {
         bytes32 peerX;
         bytes32 peerY;

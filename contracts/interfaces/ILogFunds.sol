@@ -29,11 +29,14 @@ interface ILogFunds is ISettlementErrors {
     /// @notice `requested` of the reserve can be withdrawn from `availableAt` on. 0 and 0: cancelled.
     event ReserveWithdrawalRequested(bytes32 indexed logId, uint96 requested, uint40 availableAt);
     event ReserveWithdrawn(bytes32 indexed logId, address indexed to, uint96 amount);
+    /// @notice The whole reserve went to the caller of {slashReserve}, and a waiting withdrawal ended.
+    event ReserveSlashed(bytes32 indexed logId, uint96 amount);
     event FeesWithdrawn(bytes32 indexed logId, address indexed to, uint96 amount);
     /// @notice The limit is `limitPpm` of the assigned deposits per window, from `effectiveAt` on.
     event DebitLimitSet(uint32 limitPpm, uint40 effectiveAt);
 
     error NotOperator(bytes32 logId, address caller);
+    error NotFaults(address caller);
     /// @notice The batch would take `debited` in this window, more than `limit`.
     error DebitLimitExceeded(bytes32 logId, uint256 debited, uint256 limit);
     error InvalidDebitLimit(uint32 limitPpm);
@@ -47,6 +50,11 @@ interface ILogFunds is ISettlementErrors {
 
     /// @notice Pays the lesser of the requested amount and the reserve to `to`, by the log's operator.
     function withdrawReserve(bytes32 logId, address to) external returns (uint96 amount);
+
+    /// @notice Pays the whole reserve of `logId` to the caller, also while a withdrawal waits, and ends that
+    /// withdrawal; by the contract that decides objective faults. Without a reserve nothing happens.
+    /// @dev A reserve secures only what is not asked for: a withdrawal that matured can be made before this.
+    function slashReserve(bytes32 logId) external returns (uint96 amount);
 
     /// @notice Pays all fees to `to`, by the log's operator.
     function withdrawFees(bytes32 logId, address to) external returns (uint96 amount);

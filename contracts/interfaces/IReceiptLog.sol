@@ -7,10 +7,18 @@ import {ILogAnchors} from "./ILogAnchors.sol";
 /// @title Logs: who operates them, where they are served, what was settled
 /// @notice Anyone may open a log and becomes its operator for good. The anchors themselves lie in
 /// Settlement; this contract reads them.
+///
+/// Endpoints are how nodes and gateways find a log's coordinator from the chain: at most 8 of at most 256
+/// bytes each, URLs of its public log and multiaddrs with peer id of its control streams. The operator's
+/// transaction is its signature over them, and the chain's order says which are the newest. There is no
+/// relayed form: an operator sends transactions anyway, to activate its epochs.
+/// They are a hint where to look and prove nothing: what is served there must be signed by the log's
+/// epoch. Anybody can open logs that nobody serves, so a reader takes those whose operator or money
+/// (`ILogFunds`) it has a reason to look at, and reads the list of all in pages.
 interface IReceiptLog {
     /// @notice A log was opened. `logId` is the EIP-712 digest of `Log(operator, number)`.
     event LogOpened(bytes32 indexed logId, address indexed operator, uint64 number);
-    /// @notice The log is served at `endpoints` (URLs and multiaddrs) from now on.
+    /// @notice The log is served at `endpoints` (URLs and multiaddrs) from now on, in place of all before.
     event EndpointsSet(bytes32 indexed logId, string[] endpoints);
 
     error NotOperator(bytes32 logId, address caller);
@@ -24,7 +32,7 @@ interface IReceiptLog {
     /// @notice Opens the caller's next log.
     function openLog(string[] calldata endpoints) external returns (bytes32 logId);
 
-    /// @notice Replaces the endpoints of `logId`, by its operator.
+    /// @notice Replaces the endpoints of `logId`, by its operator. None: not served for now.
     function setEndpoints(bytes32 logId, string[] calldata endpoints) external;
 
     /// @notice Returns the batch in which `receipt` was settled, or reverts with what does not fit.
@@ -71,7 +79,7 @@ interface IReceiptLog {
     /// @notice Id of log `number` of `operator`, opened or not.
     function logIdOf(address operator, uint64 number) external view returns (bytes32);
 
-    /// @notice Where `logId` is served.
+    /// @notice Where `logId` is served, as its operator says; any bytes, so parse them before use.
     function endpointsOf(bytes32 logId) external view returns (string[] memory);
 
     /// @notice Number of logs opened by anybody.

@@ -9,6 +9,7 @@ import {ILogFunds} from "./ILogFunds.sol";
 import {IModelRegistry} from "./IModelRegistry.sol";
 import {INodeCredits} from "./INodeCredits.sol";
 import {INodeRegistry} from "./INodeRegistry.sol";
+import {IObjectiveFaults} from "./IObjectiveFaults.sol";
 import {IPayerAccounts} from "./IPayerAccounts.sol";
 import {IReceiptLog} from "./IReceiptLog.sol";
 
@@ -42,6 +43,7 @@ interface ISettlement is ILogAnchors, ILogFunds, IPayerAccounts, INodeCredits {
 
     /// @notice What the constructor is given.
     /// @param authority AccessManager that knows administrators and guardian.
+    /// @param faults The one contract that may slash reserves.
     /// @param debitLimitPpm Share of a log's deposits that one limiter window may take.
     struct Config {
         IERC20 token;
@@ -51,6 +53,7 @@ interface ISettlement is ILogAnchors, ILogFunds, IPayerAccounts, INodeCredits {
         INodeRegistry nodeRegistry;
         IGatewayRegistry gatewayRegistry;
         IModelRegistry modelRegistry;
+        IObjectiveFaults faults;
         uint32 debitLimitPpm;
         Times times;
     }
@@ -135,4 +138,5 @@ interface ISettlement is ILogAnchors, ILogFunds, IPayerAccounts, INodeCredits {
     function nodeRegistry() external view returns (INodeRegistry);
     function gatewayRegistry() external view returns (IGatewayRegistry);
     function modelRegistry() external view returns (IModelRegistry);
+    function faults() external view returns (IObjectiveFaults);
 }

@@ -45,4 +45,10 @@ contract SimulatedAttestationVerifier is IAttestationVerifier {
     function description() external pure returns (string memory) {
         return "SIMULATED: a local test key vouches for documents without hardware; proves nothing";
     }
+
+    /// @inheritdoc IAttestationVerifier
+    /// @dev The key is fixed for good.
+    function changeDelay() external pure returns (uint32) {
+        return type(uint32).max;
+    }
 }

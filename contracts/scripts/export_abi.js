@@ -1,6 +1,6 @@
-// Task `export-abi`: writes ABI and creation bytecode of every contract a deployment needs to
-// pinaivu/chain/abi/NAME.json, so that Python users need no Node, and docs/storage.md. With --check it
-// writes nothing and fails where the committed files differ from what the sources compile to.
+// Task `export-abi`: writes ABI, creation bytecode and the places of immutables of every contract that a
+// deployment needs to pinaivu/chain/abi/NAME.json, so that Python users need no Node, and docs/storage.md.
+// With --check it writes nothing and fails where the committed files differ from what the sources compile to.
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -15,9 +15,12 @@ const CONTRACTS = [
   "contracts/Settlement.sol:Settlement",
   "contracts/ReceiptLog.sol:ReceiptLog",
   "contracts/EnclaveRegistry.sol:EnclaveRegistry",
+  "contracts/QuorumAttestationVerifier.sol:QuorumAttestationVerifier",
   "contracts/NodeRegistry.sol:NodeRegistry",
   "contracts/GatewayRegistry.sol:GatewayRegistry",
   "contracts/ModelRegistry.sol:ModelRegistry",
+  "contracts/Launcher.sol:Launcher",
+  "contracts/ObjectiveFaults.sol:ObjectiveFaults",
   "contracts/mocks/TestToken.sol:TestToken",
   "contracts/mocks/SimulatedAttestationVerifier.sol:SimulatedAttestationVerifier",
   "@openzeppelin/contracts/access/manager/AccessManager.sol:AccessManager",
@@ -25,7 +28,7 @@ const CONTRACTS = [
 
 export default async function exportAbi({ check }, hre) {
   await hre.tasks.getTask("build").run({ noTests: true, quiet: true });
-  const builds = await Promise.all(CONTRACTS.map((contract) => compiled(hre.artifacts, contract)));
+  const builds = await Promise.all(CONTRACTS.map((contract) => built(hre.artifacts, contract)));
   const wanted = new Map(builds.map((build) => [`${FOLDER}/${build.name}.json`, render(build)]));
   const listed = builds.filter(({ contract }) => !WITHOUT_STORAGE_SECTION.test(contract));
   wanted.set(STORAGE_PAGE, storagePage(listed.map(({ name, output }) => [name, output.storageLayout])));
@@ -48,19 +51,20 @@ export default async function exportAbi({ check }, hre) {
 }
 
 // A contract's artifact, and what the compiler put out for it beside.
-async function compiled(artifacts, contract) {
+async function built(artifacts, contract) {
   const artifact = await artifacts.readArtifact(contract);
   if (Object.keys(artifact.linkReferences).length !== 0) throw new Error(`${contract} needs linking`);
   const outputFile = await artifacts.getBuildInfoOutputPath(artifact.buildInfoId);
   const { output } = JSON.parse(await readFile(outputFile, "utf8"));
   const { inputSourceName, contractName: name } = artifact;
-  return { contract, name, artifact, output: output.contracts[inputSourceName][name] };
+  const compiled = output.contracts[inputSourceName][name];
+  return { contract, name, artifact, output: compiled, sources: output.sources };
 }
 
 // The digest covers what the compiler recorded of the build: its version and settings, and the hash of
 // every source file behind this contract. Remappings are left out: they depend on what else was compiled
 // in the same run, and the sources they lead to are hashed anyway.
-function render({ contract, artifact, output }) {
+function render({ contract, artifact, output, sources }) {
   const metadata = JSON.parse(output.metadata);
   delete metadata.settings.remappings;
   const build = JSON.stringify(sorted(metadata));
@@ -69,8 +73,36 @@ function render({ contract, artifact, output }) {
     buildDigest: `0x${createHash("sha256").update(build).digest("hex")}`,
     bytecode: artifact.bytecode,
     contract,
+    runtime: runtimeOf(artifact, sources),
   };
   return `${JSON.stringify(sorted(entry), null, 1)}\n`;
+}
+
+// Where the code that a chain will hold stands inside the creation code (in bytes), and where in that code
+// which immutable is filled in: enough to compare a chain's code with the creation code, and to read the
+// immutables from it.
+function runtimeOf(artifact, sources) {
+  const [creation, runtime] = [artifact.bytecode.slice(2), artifact.deployedBytecode.slice(2)];
+  const start = creation.indexOf(runtime);
+  if (runtime === "" || start === -1) throw new Error(`${artifact.contractName} holds no runtime code`);
+  const names = immutableNames(sources);
+  const immutables = {};
+  for (const [id, places] of Object.entries(artifact.immutableReferences)) {
+    immutables[names.get(Number(id))] = places.map((place) => place.start).sort((a, b) => a - b);
+  }
+  return { immutables, length: runtime.length / 2, start: start / 2 };
+}
+
+function immutableNames(sources) {
+  const names = new Map();
+  for (const { ast } of Object.values(sources)) {
+    for (const contract of ast.nodes.filter((node) => node.nodeType === "ContractDefinition")) {
+      for (const node of contract.nodes) {
+        if (node.mutability === "immutable") names.set(node.id, node.name);
+      }
+    }
+  }
+  return names;
 }
 
 // Members by name; lists keep their order, which carries meaning in an ABI.

@@ -31,6 +31,7 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
     uint32 private constant MIN_LIMIT_PPM = 10_000;
 
     IReceiptLog internal immutable RECEIPT_LOG;
+    address internal immutable FAULTS;
     uint32 internal immutable ADMIN_DELAY;
     uint32 internal immutable LIMITER_WINDOW;
 
@@ -39,8 +40,15 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
     mapping(bytes32 logId => LogState) internal _logs;
     mapping(bytes32 logId => ReserveRequest) private _reserveRequests;
 
-    constructor(IReceiptLog receiptLog_, uint32 adminDelay, uint32 limiterWindow, uint32 limitPpm) {
+    constructor(
+        IReceiptLog receiptLog_,
+        address faults_,
+        uint32 adminDelay,
+        uint32 limiterWindow,
+        uint32 limitPpm
+    ) {
         RECEIPT_LOG = receiptLog_;
+        FAULTS = faults_;
         ADMIN_DELAY = adminDelay;
         LIMITER_WINDOW = limiterWindow;
         _checkLimit(limitPpm);
@@ -82,6 +90,17 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
         log.reserve -= amount;
         emit ReserveWithdrawn(logId, to, amount);
         TOKEN.safeTransfer(to, amount);
+    }
+
+    /// @inheritdoc ILogFunds
+    function slashReserve(bytes32 logId) external nonReentrant returns (uint96 amount) {
+        if (msg.sender != FAULTS) revert NotFaults(msg.sender);
+        amount = _logs[logId].reserve;
+        if (amount == 0) return 0;
+        _logs[logId].reserve = 0;
+        delete _reserveRequests[logId];
+        emit ReserveSlashed(logId, amount);
+        TOKEN.safeTransfer(FAULTS, amount);
     }
 
     /// @inheritdoc ILogFunds

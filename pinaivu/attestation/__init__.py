@@ -10,6 +10,9 @@ that follows from the measured code alone.
     ...                      binding=binding_of(manifest))            # doctest: +SKIP
     >>> attestation.measurement == receipt.measurement                # doctest: +SKIP
 
+`judge` is that check as a member of the quorum makes it before it signs a `Verdict`: it also holds
+deployment, parameters, code and block against the verifier's own. `Quorum` joins signatures.
+
 Nothing here reads a clock, a file or the network. Simulated documents are the business of
 `pinaivu.attestation.simulated`, which is not imported from here.
 """
@@ -22,10 +25,14 @@ from pinaivu.attestation.errors import (
     BindingMismatch,
     DebugEnclave,
     MalformedDocument,
+    QuorumMissed,
     StaleDocument,
     UntrustedChain,
+    UntrustedCode,
 )
 from pinaivu.attestation.policy import Archival, Binding, Live, TimeMode, binding_of
+from pinaivu.attestation.quorum import Quorum
+from pinaivu.attestation.verdicts import SeenBlock, VerifierTrust, judge
 
 __all__ = [
     "ROOT_G1_SHA256",
@@ -39,10 +46,16 @@ __all__ = [
     "Document",
     "Live",
     "MalformedDocument",
+    "Quorum",
+    "QuorumMissed",
+    "SeenBlock",
     "StaleDocument",
     "TimeMode",
     "UntrustedChain",
+    "UntrustedCode",
+    "VerifierTrust",
     "binding_of",
+    "judge",
     "measurement",
     "parse",
     "verify",

@@ -6,7 +6,9 @@
     ├── BadDocumentSignature   the leaf's key didn't sign this payload
     ├── DebugEnclave           PCR0–2 are zero: the console is readable, nothing is attested
     ├── BindingMismatch        it is about another key, manifest or block
-    └── StaleDocument          its time can't be believed in the chosen mode
+    ├── StaleDocument          its time can't be believed in the chosen mode
+    ├── UntrustedCode          a proven document, of code that this verifier doesn't vouch for
+    └── QuorumMissed           verdicts that are no evidence: too few, different, or of strangers
 
 None of them is mended by a retry with the same document.
 """
@@ -40,3 +42,11 @@ class BindingMismatch(AttestationRefused):
 
 class StaleDocument(AttestationRefused):
     """The document's time lies outside what the chosen time mode allows."""
+
+
+class UntrustedCode(AttestationRefused):
+    """Measurement and parameters are no pair on the verifier's own list."""
+
+
+class QuorumMissed(AttestationRefused):
+    """Signed verdicts don't add up to what the quorum contract accepts."""

@@ -74,9 +74,16 @@ class _Entry(msgspec.Struct, frozen=True):
     outputs: tuple[_Parameter, ...] = ()
 
 
+class _Runtime(msgspec.Struct, frozen=True):
+    start: int = 0
+    length: int = 0
+    immutables: dict[str, tuple[int, ...]] = {}
+
+
 class _Artifact(msgspec.Struct, frozen=True):
     abi: tuple[_Entry, ...]
     bytecode: str
+    runtime: _Runtime = _Runtime()
 
 
 @dataclass(frozen=True)
@@ -132,16 +139,23 @@ class Item:
 
 
 class ContractAbi:
-    """One contract's functions, events and errors, and its creation code."""
+    """One contract's functions, events and errors, and its creation code.
+
+    `runtime` is the code that a chain holds, with zeros where `immutables` (name → offsets of
+    32-byte words) are filled in.
+    """
 
     def __init__(self, name: str, artifact: bytes) -> None:
-        """Read a generated ``{"abi", "bytecode"}`` document."""
+        """Read a generated ``{"abi", "bytecode", "runtime"}`` document."""
         try:
             document = msgspec.json.decode(artifact, type=_Artifact)
             self.bytecode = bytes.fromhex(document.bytecode.removeprefix("0x"))
         except (msgspec.DecodeError, ValueError) as error:
             raise Misconfigured(f"the packaged ABI of {name} is damaged: {error}") from error
         self.name = name
+        place = document.runtime
+        self.runtime = self.bytecode[place.start : place.start + place.length]
+        self.immutables = place.immutables
         entries = document.abi
         self._functions = _by_name(name, (e for e in entries if e.type == "function"))
         self._events = {e.topic: e for e in _items(name, entries, "event")}
@@ -157,6 +171,14 @@ class ContractAbi:
             raise Misconfigured(
                 f"the packaged ABI of {self.name} has no {name}; run `npm run abi`"
             ) from None
+
+    def functions(self) -> tuple[Item, ...]:
+        """Every function once."""
+        return tuple({item.signature: item for item in self._functions.values()}.values())
+
+    def function_of(self, selector: bytes) -> Item | None:
+        """The function with this selector, if it is this contract's."""
+        return next((item for item in self.functions() if item.selector == selector), None)
 
     def event_of(self, topic: bytes) -> Item | None:
         """The event with this first topic, if it is this contract's."""

@@ -9,7 +9,7 @@ For local networks: the settlement token is play money, the attestation verifier
 simulator's key, and `LOCAL` scales the delays down together.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final
@@ -20,25 +20,16 @@ from eth_hash.auto import keccak
 from pinaivu.chain.abi import load
 from pinaivu.chain.calls import Call, Calls
 from pinaivu.chain.client import ChainClient
-from pinaivu.chain.deployment import CONTRACTS, Deployment
+from pinaivu.chain.deployment import CONTRACTS, Deployment, Holders
 from pinaivu.chain.errors import ChainUnavailable, NotDeployed
 from pinaivu.chain.records import ModelRecord, Times
+from pinaivu.chain.roles import ADMIN_ROLE, Role, role, roles
 from pinaivu.chain.rpc import JsonRpc
 from pinaivu.chain.transactor import Transactor
 from pinaivu.chain.words import quantity, to_hex
 
-ADMIN_ROLE: Final = 0  # AccessManager's own: hands out the others
-ADMINISTRATOR: Final = 1
-GUARDIAN: Final = 2
-REGISTRAR: Final = 3
-_OPENED: Final = (
-    (ADMINISTRATOR, "settlement", ("setDebitLimit",)),
-    (ADMINISTRATOR, "enclave_registry", ("proposePair", "proposeVerifier")),
-    (GUARDIAN, "settlement", ("pause", "unpause")),
-    (GUARDIAN, "enclave_registry", ("revokePair", "revokeEpoch")),
-    (REGISTRAR, "model_registry", ("setModel", "removeModel")),
-)
-_CREATED_BEFORE_SETTLEMENT: Final = 8
+_CREATED_BEFORE_FAULTS: Final = 8
+_CREATED_BEFORE_SETTLEMENT: Final = 9
 _SECOND: Final = 1000
 _MINUTE: Final = 60 * _SECOND
 _DAY: Final = 24 * 60 * _MINUTE
@@ -50,13 +41,17 @@ class Settings:
 
     times: Times
     payout_delay_ms: int
+    unbonding_delay_ms: int
     epoch_lifetime_ms: int
     debit_limit_ppm: int
 
 
 @dataclass(frozen=True, slots=True)
 class Powers:
-    """Who may do what: addresses of the role holders, and of the attestation simulator's key."""
+    """Addresses of the role holders, and of the attestation simulator's key.
+
+    The administrator of a local network also hands out roles, and gets what is slashed.
+    """
 
     administrator: bytes
     guardian: bytes
@@ -74,6 +69,7 @@ LOCAL: Final = Settings(
         limiter_window_ms=60 * _MINUTE,
     ),
     payout_delay_ms=4 * _MINUTE,
+    unbonding_delay_ms=4 * _MINUTE,
     epoch_lifetime_ms=30 * _DAY,
     debit_limit_ppm=500_000,
 )
@@ -113,12 +109,13 @@ def deploy(
 ) -> Deployment:
     """Create every contract, hand out the roles, and check the result. Not repeatable.
 
-    No other transaction of `sender`'s key may come between: the address of Settlement is counted
-    from its nonce, and the contracts made for another address are refused (`Reverted`).
+    No other transaction of `sender`'s key may come between: the addresses of ObjectiveFaults and
+    Settlement are counted from its nonce, and what was made for others is refused (`Reverted`).
     """
     first = quantity(rpc.call("eth_getTransactionCount", to_hex(sender.address), "latest"))
     block = quantity(rpc.call("eth_blockNumber")) + 1
     settlement = created_address(sender.address, first + _CREATED_BEFORE_SETTLEMENT)
+    faults = created_address(sender.address, first + _CREATED_BEFORE_FAULTS)
     times = tuple(ms // _SECOND for ms in astuple(settings.times))  # in the struct's order
     admin_delay_s = settings.times.admin_delay_ms // _SECOND
 
@@ -128,10 +125,15 @@ def deploy(
     verifier = _create(sender, "SimulatedAttestationVerifier", settlement, powers.simulator)
     lifetime_s = settings.epoch_lifetime_ms // _SECOND
     enclaves = _create(sender, "EnclaveRegistry", manager, log, verifier, admin_delay_s, lifetime_s)
-    nodes = _create(sender, "NodeRegistry", settlement, settings.payout_delay_ms // _SECOND)
+    payout_delay_s = settings.payout_delay_ms // _SECOND
+    unbonding_delay_s = settings.unbonding_delay_ms // _SECOND
+    bonds = (token, faults, unbonding_delay_s)
+    nodes = _create(sender, "NodeRegistry", settlement, payout_delay_s, *bonds)
     gateways = _create(sender, "GatewayRegistry", settlement)
     models = _create(sender, "ModelRegistry", manager)
-    parts = (token, manager, log, enclaves, nodes, gateways, models)
+    beneficiary = powers.administrator
+    _create(sender, "ObjectiveFaults", settlement, nodes, enclaves, beneficiary)
+    parts = (token, manager, log, enclaves, nodes, gateways, models, faults)
     _create(sender, "Settlement", (*parts, settings.debit_limit_ppm, times))
 
     deployment = Deployment(
@@ -145,8 +147,15 @@ def deploy(
         node_registry=nodes,
         gateway_registry=gateways,
         model_registry=models,
+        objective_faults=faults,
+        holders=Holders(
+            admin=powers.administrator,
+            administrator=powers.administrator,
+            guardian=powers.guardian,
+            registrar=powers.registrar,
+        ),
     )
-    _hand_out(sender, deployment, powers)
+    _hand_out(sender, deployment)
     ChainClient(rpc, deployment).check()
     return deployment
 
@@ -184,28 +193,28 @@ def _create(sender: Transactor, name: str, *arguments: object) -> bytes:
     return created
 
 
-def _hand_out(sender: Transactor, deployment: Deployment, powers: Powers) -> None:
+def _hand_out(sender: Transactor, deployment: Deployment) -> None:
     """Open functions to roles and grant them, in one transaction; the deployer keeps nothing."""
+    assert deployment.holders is not None
     manager = load("AccessManager")
-    steps = [
-        manager.function("setTargetFunctionRole").encode(
-            getattr(deployment, field), [_selector(field, name) for name in functions], role
-        )
-        for role, field, functions in _OPENED
-    ]
-    holders = {
-        ADMINISTRATOR: powers.administrator,
-        GUARDIAN: powers.guardian,
-        REGISTRAR: powers.registrar,
-        ADMIN_ROLE: powers.administrator,
-    }
-    grant = manager.function("grantRole")
-    steps += [grant.encode(role, holder, 0) for role, holder in holders.items()]
-    if powers.administrator != sender.address:
+    steps = [step for entry in roles() for step in _set_up(entry, deployment)]
+    if deployment.holders.admin != sender.address:
         steps.append(manager.function("renounceRole").encode(ADMIN_ROLE, sender.address))
     data = manager.function("multicall").encode(steps)
     sender.send(Call("handing out roles", deployment.access_manager, data))
 
 
-def _selector(field: str, function: str) -> bytes:
-    return load(CONTRACTS[field]).function(function).selector
+def _set_up(entry: Role, deployment: Deployment) -> Iterator[bytes]:
+    """Calls of the AccessManager that make a role what the table says, on a local chain."""
+    manager = load("AccessManager")
+    for power in entry.functions:
+        if power.contract not in CONTRACTS:
+            continue  # the quorum's verifier: here stands the simulator's, which nobody can change
+        target = getattr(deployment, power.contract)
+        yield manager.function("setTargetFunctionRole").encode(target, [power.selector], entry.id)
+    if entry.id != ADMIN_ROLE:
+        yield manager.function("labelRole").encode(entry.id, entry.name)
+    if entry.vetoed_by is not None:
+        yield manager.function("setRoleGuardian").encode(entry.id, role(entry.vetoed_by).id)
+    holder = getattr(deployment.holders, entry.name)
+    yield manager.function("grantRole").encode(entry.id, holder, 0)

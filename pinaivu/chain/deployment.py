@@ -1,9 +1,11 @@
-"""A deployment: which contracts, where, on which chain, and since which block.
+"""A deployment: which contracts, where, on which chain, since which block, in whose hands.
 
-Kept as a small JSON file that is read strictly and written atomically. Holding one proves nothing;
-`ChainClient.check` compares it with a chain.
+Kept as a small JSON file that is read strictly and written atomically. Those of public networks
+are packaged (`Deployment.named`). Holding one proves nothing: `ChainClient.check` compares the
+addresses with a chain, `pinaivu roles` code, wiring and powers.
 """
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -20,13 +22,21 @@ CONTRACTS: Final = {
     "node_registry": "NodeRegistry",
     "gateway_registry": "GatewayRegistry",
     "model_registry": "ModelRegistry",
+    "objective_faults": "ObjectiveFaults",
 }
 """Deployment field → name of the packaged ABI."""
 
 _Hex = Annotated[str, msgspec.Meta(pattern="^0x[0-9a-f]{40}$")]
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Holders(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    admin: _Hex
+    administrator: _Hex
+    guardian: _Hex
+    registrar: _Hex
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     version: Annotated[int, msgspec.Meta(ge=1, le=1)]
     chain_id: Annotated[int, msgspec.Meta(ge=1)]
     block: Annotated[int, msgspec.Meta(ge=0)]
@@ -38,10 +48,24 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node_registry: _Hex
     gateway_registry: _Hex
     model_registry: _Hex
+    objective_faults: _Hex
+    holders: _Holders | None = None
+
+
+class Holders(msgspec.Struct, frozen=True, kw_only=True):
+    """Who was meant to hold each role of `pinaivu.chain.roles`: addresses by role name."""
+
+    admin: bytes
+    administrator: bytes
+    guardian: bytes
+    registrar: bytes
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """Addresses (20 bytes) of one deployment; `block` is where its events begin."""
+    """Addresses (20 bytes) of one deployment; `block` is where its events begin.
+
+    `holders` is None where nobody wrote down who was given the roles.
+    """
 
     chain_id: int
     block: int
@@ -53,6 +77,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     node_registry: bytes
     gateway_registry: bytes
     model_registry: bytes
+    objective_faults: bytes
+    holders: Holders | None = None
 
     def __post_init__(self) -> None:
         for name, address in self.addresses().items():
@@ -70,8 +96,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> bytes:
         """The file's content."""
-        shown = {name: "0x" + address.hex() for name, address in self.addresses().items()}
-        document = _File(version=1, chain_id=self.chain_id, block=self.block, **shown)
+        shown = _shown(self)
+        holders = None if self.holders is None else _Holders(**_shown(self.holders))
+        document = _File(
+            version=1, chain_id=self.chain_id, block=self.block, holders=holders, **shown
+        )
         return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
     @classmethod
@@ -81,12 +110,26 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
             document = msgspec.json.decode(raw, type=_File)
         except msgspec.DecodeError as error:
             raise InvalidEncoding(f"no deployment: {error}") from error
-        addresses = {
-            name: bytes.fromhex(value[2:])
-            for name, value in msgspec.structs.asdict(document).items()
-            if isinstance(value, str)
-        }
-        return cls(chain_id=document.chain_id, block=document.block, **addresses)
+        names = document.holders
+        holders = None if names is None else Holders(**_addresses(names))
+        return cls(
+            chain_id=document.chain_id,
+            block=document.block,
+            holders=holders,
+            **_addresses(document),
+        )
+
+    @classmethod
+    def named(cls, network: str) -> Self:
+        """The packaged deployment of a public network; `Misconfigured` where there is none."""
+        folder = files("pinaivu.chain") / "deployments"
+        known = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".json"))
+        if network not in known:
+            raise Misconfigured(
+                f"no deployment named {network!r} is packaged, only: {', '.join(known) or 'none'};"
+                " update pinaivu, or give the path of a deployment file"
+            )
+        return cls.from_json((folder / f"{network}.json").read_bytes())
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -107,3 +150,15 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         part = path.with_name(path.name + ".part")
         part.write_bytes(self.to_json())
         part.replace(path)
+
+
+def _shown(record: msgspec.Struct) -> dict[str, str]:
+    """Field name → 0x text, of a record's addresses."""
+    fields = msgspec.structs.asdict(record).items()
+    return {name: "0x" + value.hex() for name, value in fields if isinstance(value, bytes)}
+
+
+def _addresses(record: msgspec.Struct) -> dict[str, bytes]:
+    """Field name → address, of a record's 0x texts."""
+    fields = msgspec.structs.asdict(record).items()
+    return {name: bytes.fromhex(value[2:]) for name, value in fields if isinstance(value, str)}

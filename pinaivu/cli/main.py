@@ -14,6 +14,8 @@ _COMMANDS: Final = {
     "verify": "Check a request: a bundle file, or a request id.",
     "keys": "Make, list and revoke API keys of a gateway.",
     "wallet": "Deposit, grant, withdraw and look at balances.",
+    "roles": "Who can do what with a deployment after how long, and is it as it should be?",
+    "verdict": "Judge an enclave's boot as one of the verifiers; activate a log's epoch.",
     "node": "Register a GPU node, see what it earned, have it paid out.",
 }
 

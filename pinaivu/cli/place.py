@@ -57,7 +57,8 @@ def open_chain(network: Path, rpc: str | None, deployment: Path | None) -> Chain
         deployment = open_folder(network).deployment
     if rpc is None:
         rpc = f"http://127.0.0.1:{keep_ports(open_folder(network).ports).chain}"
-    client = ChainClient(HttpRpc(rpc), Deployment.load(deployment))
+    endpoint = click.get_current_context().with_resource(HttpRpc(rpc))  # closed with the command
+    client = ChainClient(endpoint, Deployment.load(deployment))
     client.check()
     return client
 

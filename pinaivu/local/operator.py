@@ -12,19 +12,19 @@ import httpx
 
 from pinaivu.attestation.policy import Live, binding_of
 from pinaivu.attestation.simulated import (
+    SIMULATED_MEASUREMENT,
     SimulatedAttestation,
     SimulatedDocumentWarning,
     verify_simulated,
 )
+from pinaivu.attestation.verdicts import verdict_on
 from pinaivu.chain.calls import Calls
+from pinaivu.chain.quorum import seen_block, trust_in
 from pinaivu.errors import TransportFailure
-from pinaivu.keys import SecretKey, address_of_point, point_of_compressed
+from pinaivu.keys import SecretKey
 from pinaivu.local.chain import LocalChain
 from pinaivu.manifest import Manifest, Parameters
-from pinaivu.messages import Verdict
 from pinaivu.typed_data import Signed
-
-VERDICT_LIFE_MS = 600_000
 
 
 class NotAnswering(TransportFailure):
@@ -56,33 +56,25 @@ def activate_pending(chain: LocalChain, log_url: str, simulator: SecretKey) -> b
         return False
     manifest = Manifest.from_json(pending["manifest"])
     parameters = Parameters.from_json(pending["parameters"])
-    attestation = _checked(bytes.fromhex(pending["document"]), manifest)
-    verdict = _verdict(manifest, parameters, attestation)
+    now_ms = time.time_ns() // 1_000_000
+    attestation = _checked(bytes.fromhex(pending["document"]), manifest, now_ms)
+    code = frozenset({(SIMULATED_MEASUREMENT, parameters.digest())})
+    verdict = verdict_on(
+        attestation.document,
+        manifest,
+        parameters,
+        trust=trust_in(chain.client.deployment, code),
+        block=seen_block(chain.client, manifest.block.number),
+        now_ms=now_ms,
+    )
     signed = Signed.by(simulator, chain.client.deployment.domain, verdict)
     call = Calls(chain.client.deployment).activate(verdict, signed.signature)
     chain.sender("operator").send(call)
     return True
 
 
-def _checked(document: bytes, manifest: Manifest) -> SimulatedAttestation:
+def _checked(document: bytes, manifest: Manifest, now_ms: int) -> SimulatedAttestation:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SimulatedDocumentWarning)
-        live = Live(now_ms=time.time_ns() // 1_000_000)
+        live = Live(now_ms=now_ms)
         return verify_simulated(document, time=live, binding=binding_of(manifest))
-
-
-def _verdict(
-    manifest: Manifest, parameters: Parameters, attestation: SimulatedAttestation
-) -> Verdict:
-    return Verdict(
-        log_id=manifest.log_id,
-        key=address_of_point(point_of_compressed(manifest.signing_key)),
-        measurement=attestation.measurement,
-        parameters_digest=parameters.digest(),
-        manifest_digest=manifest.digest(),
-        payload_digest=attestation.payload_digest,
-        block_number=manifest.block.number,
-        block_hash=manifest.block.hash,
-        document_ms=attestation.document.timestamp_ms,
-        expires_ms=attestation.document.timestamp_ms + VERDICT_LIFE_MS,
-    )

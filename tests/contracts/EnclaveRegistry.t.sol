@@ -20,6 +20,33 @@ contract HistoryDouble {
     }
 }
 
+/// @dev NOT a verifier: believes whatever document and manifest hash to the verdict's digests, so it shows
+/// only that evidence of another kind than signatures, and a check that keeps something, fit the interface.
+contract UncheckedDocumentVerifierDouble is IAttestationVerifier {
+    uint256 public documentsSeen;
+
+    error WrongDigest(bytes32 expected, bytes32 given);
+
+    function check(Verdict calldata verdict, bytes calldata evidence) external {
+        (bytes memory payload, bytes memory manifest) = abi.decode(evidence, (bytes, bytes));
+        _match(verdict.payloadDigest, sha256(payload));
+        _match(verdict.manifestDigest, sha256(bytes.concat(bytes16("pnv1:manifest"), manifest)));
+        ++documentsSeen;
+    }
+
+    function description() external pure returns (string memory) {
+        return "SIMULATED: compares digests, checks no signature";
+    }
+
+    function changeDelay() external pure returns (uint32) {
+        return type(uint32).max;
+    }
+
+    function _match(bytes32 expected, bytes32 given) private pure {
+        if (expected != given) revert WrongDigest(expected, given);
+    }
+}
+
 /// @dev Pairs, verifiers, epochs. The fixture has allowed pair 1 and started epoch 1.
 contract EnclaveRegistryTest is Network {
     bytes32 private constant OTHER = keccak256("other measurement");
@@ -89,7 +116,7 @@ contract EnclaveRegistryTest is Network {
         eq(enclaveRegistry.proposePair(MEASUREMENT, PARAMETERS), 2);
         vm.warp(block.timestamp + ADMIN_DELAY);
         eq(_activate(verdictFor(logId, NEXT_KEY)), 2);
-        reverts(abi.encodeWithSelector(IEnclaveRegistry.UnknownPair.selector, bytes32(0), bytes32(0)));
+        reverts(abi.encodeWithSelector(IEnclaveRegistry.UnknownPairIndex.selector, 3));
         vm.prank(GUARDIAN);
         enclaveRegistry.revokePair(3);
     }
@@ -188,6 +215,31 @@ contract EnclaveRegistryTest is Network {
         _activate(verdict);
     }
 
+    function test_TheDocumentsTimeFitsTheBlocks() external {
+        uint64 nowMs = uint64(block.timestamp * 1000);
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        verdict.documentMs = nowMs + 120_001;
+        _refused(verdict, _outOfTime(verdict.documentMs, nowMs));
+        verdict.documentMs = nowMs + 120_000;
+        _activate(verdict);
+        verdict = verdictFor(logId, NEXT_KEY + 1);
+        verdict.documentMs = nowMs - 10_800_001;
+        _refused(verdict, _outOfTime(verdict.documentMs, nowMs));
+        verdict.documentMs = nowMs - 10_800_000;
+        _activate(verdict);
+        verdict = verdictFor(logId, NEXT_KEY + 2);
+        verdict.documentMs = type(uint64).max;
+        _refused(verdict, _outOfTime(type(uint64).max, nowMs));
+    }
+
+    /// @dev Its verifiers may have let it last for ever: the document does not.
+    function test_AnEternalVerdictEndsWithItsDocument() external {
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        verdict.expiresMs = type(uint64).max;
+        vm.warp(block.timestamp + 3 hours);
+        _refused(verdict, _outOfTime(verdict.documentMs, block.timestamp * 1000));
+    }
+
     function test_TheDocumentsBlockMustBeTheChains() external {
         Verdict memory verdict = verdictFor(logId, NEXT_KEY);
         bytes32 actual = verdict.blockHash;
@@ -248,6 +300,31 @@ contract EnclaveRegistryTest is Network {
         eq(address(enclaveRegistry.verifier()), address(next));
         reverts(IEnclaveRegistry.ZeroVerifier.selector);
         enclaveRegistry.proposeVerifier(IAttestationVerifier(address(0)));
+    }
+
+    function test_AVerifierWithAnotherKindOfEvidenceFits() external {
+        UncheckedDocumentVerifierDouble double = new UncheckedDocumentVerifierDouble();
+        vm.prank(ADMIN);
+        enclaveRegistry.proposeVerifier(double);
+        vm.warp(block.timestamp + ADMIN_DELAY);
+        bytes memory payload = new bytes(4_500);
+        bytes memory manifest = "{}";
+        Verdict memory verdict = verdictFor(logId, NEXT_KEY);
+        verdict.payloadDigest = sha256(payload);
+        verdict.manifestDigest = sha256(bytes.concat(bytes16("pnv1:manifest"), manifest));
+        vm.prank(OPERATOR);
+        eq(enclaveRegistry.activate(verdict, abi.encode(payload, manifest)), 2);
+        eq(double.documentsSeen(), 1);
+        verdict = verdictFor(logId, NEXT_KEY + 1);
+        reverts(
+            abi.encodeWithSelector(
+                UncheckedDocumentVerifierDouble.WrongDigest.selector,
+                verdict.payloadDigest,
+                sha256(payload)
+            )
+        );
+        vm.prank(OPERATOR);
+        enclaveRegistry.activate(verdict, abi.encode(payload, manifest));
     }
 
     function test_TheGuardianRevokesAnEpoch() external {
@@ -312,6 +389,42 @@ contract EnclaveRegistryTest is Network {
         eq(string(first), "SIMULATED");
     }
 
+    function test_TheSimulatorCannotChange() external view {
+        eq(verifier.changeDelay(), type(uint32).max);
+    }
+
+    function test_TheSimulatorRefusesKnownChains() external {
+        uint64[10] memory chains = [
+            uint64(1), // Ethereum
+            10, // OP Mainnet
+            56, // BNB Smart Chain
+            100, // Gnosis
+            137, // Polygon
+            8_453, // Base
+            17_000, // Holesky
+            42_161, // Arbitrum One
+            84_532, // Base Sepolia
+            11_155_111 // Sepolia
+        ];
+        for (uint256 i = 0; i < chains.length; ++i) {
+            vm.chainId(chains[i]);
+            reverts(
+                abi.encodeWithSelector(SimulatedAttestationVerifier.OnlyOnLocalChains.selector, chains[i])
+            );
+            new SimulatedAttestationVerifier(address(settlement), STRANGER);
+        }
+    }
+
+    /// @dev Every batch asks this: one packed slot, and one word of the pair, whose revocation ends all
+    /// of its epochs at once. What a first call costs more than a second is the cold account and slots.
+    function test_AskingForTheActiveEpochReadsTwoSlots() external view {
+        bytes memory question = abi.encodeCall(enclaveRegistry.activeEpochOf, (logId));
+        uint256 cold = _gasOf(address(enclaveRegistry), question);
+        uint256 warm = _gasOf(address(enclaveRegistry), question);
+        eq(cold - warm, (2_600 - 100) + 2 * (2_100 - 100));
+        check(warm < 800);
+    }
+
     function testFuzz_TheSimulatorRefusesEveryRealChain(uint64 chain) external {
         vm.assume(chain != 31_337 && chain != 1_337);
         vm.chainId(chain);
@@ -335,6 +448,18 @@ contract EnclaveRegistryTest is Network {
         reverts(reason);
         vm.prank(OPERATOR);
         enclaveRegistry.activate(verdict, evidence);
+    }
+
+    function _gasOf(address target, bytes memory question) private view returns (uint256 used) {
+        assembly ("memory-safe") {
+            used := gas()
+            pop(staticcall(gas(), target, add(question, 32), mload(question), 0, 0))
+            used := sub(used, gas())
+        }
+    }
+
+    function _outOfTime(uint64 documentMs, uint256 nowMs) private pure returns (bytes memory) {
+        return abi.encodeWithSelector(IEnclaveRegistry.DocumentOutOfTime.selector, documentMs, nowMs);
     }
 
     function _mismatch(Verdict memory verdict, bytes32 actual) private pure returns (bytes memory) {

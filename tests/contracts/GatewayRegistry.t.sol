@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {IGatewayRegistry} from "../../contracts/interfaces/IGatewayRegistry.sol";
 import {IPeerRegistry} from "../../contracts/interfaces/IPeerRegistry.sol";
+import {Endpoints} from "../../contracts/libraries/Endpoints.sol";
 import {GatewayRegistration, TypedData} from "../../contracts/libraries/TypedData.sol";
 import {Network} from "./support/Network.sol";
 import {Peer, Peers} from "./support/Peers.sol";
@@ -34,6 +35,16 @@ contract GatewayRegistryTest is Network {
         eq(gateway.endpoints.length, 1);
         eq(gateway.endpoints[0], "https://b");
         eq(gatewayRegistry.nonceOf(GATEWAY), 2);
+    }
+
+    function test_EndpointsAreBoundedAsALogsAre() external by(GATEWAY) {
+        Peer memory peer = Peers.get(0);
+        bytes memory binding = bindingSignature(peer, GATEWAY, 4);
+        reverts(abi.encodeWithSelector(Endpoints.TooManyEndpoints.selector, 9, 8));
+        gatewayRegistry.register(peer.x, peer.y, new string[](9), binding);
+        reverts(abi.encodeWithSelector(Endpoints.EndpointLength.selector, 0, 0, 256));
+        gatewayRegistry.register(peer.x, peer.y, new string[](1), binding);
+        gatewayRegistry.register(peer.x, peer.y, new string[](0), binding);
     }
 
     function test_AnyoneMayRelayARegistrationOnce() external {

@@ -77,6 +77,40 @@ contract LogFundsTest is Network {
         settlement.withdrawReserve(logId, BERT);
     }
 
+    function test_TheFaultsContractTakesTheWholeReserve() external {
+        fundReserve(50);
+        vm.expectEmit(address(settlement));
+        emit ILogFunds.ReserveSlashed(logId, 50);
+        vm.prank(address(faults));
+        eq(settlement.slashReserve(logId), 50);
+        eq(token.balanceOf(address(faults)), 50);
+        eq(settlement.logStateOf(logId).reserve, 0);
+        eq(settlement.logStateOf(logId).assigned, 1_000); // nobody else's money
+        vm.prank(address(faults));
+        eq(settlement.slashReserve(logId), 0);
+        eq(token.balanceOf(address(faults)), 50);
+    }
+
+    function test_AWaitingWithdrawalDoesNotSaveTheReserve() external {
+        fundReserve(50);
+        vm.prank(OPERATOR);
+        settlement.requestReserveWithdrawal(logId, 50);
+        vm.warp(block.timestamp + WITHDRAWAL_DELAY);
+        vm.prank(address(faults));
+        eq(settlement.slashReserve(logId), 50);
+        fundReserve(7); // what comes later is not ready to leave
+        reverts(ISettlementErrors.NothingRequested.selector);
+        vm.prank(OPERATOR);
+        settlement.withdrawReserve(logId, OPERATOR);
+    }
+
+    function test_NobodyElseSlashesAReserve() external {
+        fundReserve(50);
+        reverts(abi.encodeWithSelector(ILogFunds.NotFaults.selector, OPERATOR));
+        vm.prank(OPERATOR);
+        settlement.slashReserve(logId);
+    }
+
     function test_TheOperatorWithdrawsItsFees() external {
         settle(nextBatch(row(ANNA, 100), row(NODE, 90), 10));
         vm.startPrank(OPERATOR);

@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {IReceiptLog} from "../../contracts/interfaces/IReceiptLog.sol";
+import {Endpoints} from "../../contracts/libraries/Endpoints.sol";
 import {MerkleLog} from "../../contracts/libraries/MerkleLog.sol";
 import {Receipt, Segment, TypedData} from "../../contracts/libraries/TypedData.sol";
 import {Network} from "./support/Network.sol";
@@ -43,10 +44,30 @@ contract ReceiptLogTest is Network {
         receiptLog.setEndpoints(logId, endpoints);
         eq(keccak256(abi.encode(receiptLog.endpointsOf(logId))), keccak256(abi.encode(endpoints)));
         vm.prank(OPERATOR);
-        receiptLog.setEndpoints(logId, new string[](1));
-        eq(receiptLog.endpointsOf(logId).length, 1);
+        receiptLog.setEndpoints(logId, new string[](0));
+        eq(receiptLog.endpointsOf(logId).length, 0);
         reverts(abi.encodeWithSelector(IReceiptLog.NotOperator.selector, logId, STRANGER));
         vm.prank(STRANGER);
+        receiptLog.setEndpoints(logId, endpoints);
+    }
+
+    function test_EndpointsAreFewAndShort() external by(OPERATOR) {
+        string[] memory endpoints = new string[](9);
+        for (uint256 i = 0; i < 9; ++i) endpoints[i] = "https://log.example";
+        bytes memory tooMany = abi.encodeWithSelector(Endpoints.TooManyEndpoints.selector, 9, 8);
+        reverts(tooMany);
+        receiptLog.setEndpoints(logId, endpoints);
+        reverts(tooMany);
+        receiptLog.openLog(endpoints);
+
+        endpoints = new string[](8);
+        for (uint256 i = 0; i < 8; ++i) endpoints[i] = string(new bytes(256));
+        receiptLog.setEndpoints(logId, endpoints);
+        endpoints[7] = string(new bytes(257));
+        reverts(abi.encodeWithSelector(Endpoints.EndpointLength.selector, 7, 257, 256));
+        receiptLog.setEndpoints(logId, endpoints);
+        endpoints[7] = "";
+        reverts(abi.encodeWithSelector(Endpoints.EndpointLength.selector, 7, 0, 256));
         receiptLog.setEndpoints(logId, endpoints);
     }
 

@@ -5,6 +5,7 @@ Receipts are real messages with real signatures; what they say was served is mad
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from pinaivu.chain.anvil import CHAIN_ID, catch_up, fund
 from pinaivu.chain.calls import Calls
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployer import LOCAL, Powers, deploy, fill
+from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.records import Anchor, ModelRecord
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.chain.transactor import Transactor, TxOutcome
@@ -30,6 +32,10 @@ MEASUREMENT = b"\x3e" * 32
 PARAMETERS = b"\x9a" * 32
 EPOCH_PAIR = (MEASUREMENT, PARAMETERS)
 GENESIS_AGE_S = 2 * LOCAL.times.admin_delay_ms // 1000
+
+
+Maker = Callable[[HttpRpc, Transactor, Powers], Deployment]
+"""Puts the contracts on a chain."""
 
 
 def filled(cls: type[Message], **values: object) -> Any:
@@ -72,14 +78,14 @@ class Books:
 class Network:
     """One operator with one log, whose epoch key we hold, and helpers to make its parties."""
 
-    def __init__(self, rpc: HttpRpc) -> None:
+    def __init__(self, rpc: HttpRpc, make: Maker = deploy) -> None:
         self.rpc = rpc
         self.admin = self.sender()
         self.simulator = new_key()
         self.epoch_key = new_key()
         self.forget()
         me = self.admin.address
-        self.deployment = deploy(rpc, self.admin, Powers(me, me, me, self.simulator.address))
+        self.deployment = make(rpc, self.admin, Powers(me, me, me, self.simulator.address))
         self.client = ChainClient(rpc, self.deployment)
         self.calls = Calls(self.deployment)
         fill(self.client, self.admin, {MODEL: MODEL_RECORD}, [EPOCH_PAIR])

@@ -12,11 +12,12 @@ from pinaivu.chain.abi import load
 from pinaivu.chain.anvil import AnvilProcess
 from pinaivu.chain.calls import Call, Calls
 from pinaivu.chain.client import ChainClient
-from pinaivu.chain.deployer import GUARDIAN, LOCAL, Powers, deploy, deploy_once, fill
+from pinaivu.chain.deployer import LOCAL, Powers, deploy, deploy_once, fill
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.errors import ChainUnavailable, NotDeployed, Reverted, WrongChain
 from pinaivu.chain.events import Advance, Follower, LogReader
 from pinaivu.chain.records import Anchor
+from pinaivu.chain.roles import role
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.codes import Role
 from pinaivu.messages import GatewayRegistration, NodeRegistration
@@ -423,9 +424,10 @@ class TestDeployment:
             with pytest.raises(Reverted, match="AccessManagedUnauthorized"):
                 sender.send(call)
             admin.send(call)
-        grant = load("AccessManager").function("grantRole").encode(GUARDIAN, sender.address, 0)
+        grant = load("AccessManager").function("grantRole")
+        data = grant.encode(role("guardian").id, sender.address, 0)
         with pytest.raises(Reverted, match="AccessManagerUnauthorizedAccount"):
-            sender.send(Call("taking power", deployment.access_manager, grant))
+            sender.send(Call("taking power", deployment.access_manager, data))
 
     def test_the_wrong_chain_is_named_with_both_ids(self, net: Network, tmp_path: Path) -> None:
         """And the file is not touched."""

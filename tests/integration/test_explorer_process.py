@@ -31,9 +31,11 @@ def until(what: str, look: Callable[[], bool]) -> None:
 def config(tmp_path: Path) -> Path:
     """A configuration whose log and chain nobody serves."""
     names = ("token", "access_manager", "settlement", "receipt_log", "enclave_registry")
-    more = ("node_registry", "gateway_registry", "model_registry")
+    more = ("node_registry", "gateway_registry", "model_registry", "objective_faults")
     addresses = {name: bytes([number]) * 20 for number, name in enumerate(names + more, 1)}
-    Deployment(chain_id=31_337, block=1, **addresses).save(tmp_path / "deployment.json")
+    Deployment(chain_id=31_337, block=1, **addresses).save(  # type: ignore[arg-type]
+        tmp_path / "deployment.json"
+    )
     path = tmp_path / "explorer.json"
     document = {
         "log_url": f"http://127.0.0.1:{free_port()}",

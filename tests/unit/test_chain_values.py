@@ -34,6 +34,7 @@ DEPLOYMENT = Deployment(
     node_registry=b"\x06" * 20,
     gateway_registry=b"\x07" * 20,
     model_registry=b"\x08" * 20,
+    objective_faults=b"\x09" * 20,
 )
 uint = st.integers(0, 2**64 - 1)
 

@@ -52,9 +52,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     addresses = {
         name: made_up.domain.settlement
         for name in Deployment.__struct_fields__
-        if name not in {"chain_id", "block"}
+        if name not in {"chain_id", "block", "holders"}
     }
-    deployment = Deployment(chain_id=made_up.domain.chain_id, block=0, **addresses)
+    deployment = Deployment(chain_id=made_up.domain.chain_id, block=0, **addresses)  # type: ignore[arg-type]
     deployment.save(folder / "deployment.json")
     return folder
 
