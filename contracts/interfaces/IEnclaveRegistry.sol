@@ -46,6 +46,7 @@ interface IEnclaveRegistry {
     );
     /// @notice Nothing signed by an epoch of this pair is accepted on chain any more.
     event PairRevoked(uint16 indexed pair);
+    /// @notice Activations from `effectiveAt` on are checked by `verifier`, unless another is proposed before.
     event VerifierProposed(IAttestationVerifier indexed verifier, uint40 effectiveAt);
     event EpochActivated(
         bytes32 indexed logId,

@@ -9,12 +9,14 @@ import {ILogAnchors} from "./ILogAnchors.sol";
 /// Settlement; this contract reads them.
 ///
 /// Endpoints are how nodes and gateways find a log's coordinator from the chain: at most 8 of at most 256
-/// bytes each, URLs of its public log and multiaddrs with peer id of its control streams. The operator's
-/// transaction is its signature over them, and the chain's order says which are the newest. There is no
-/// relayed form: an operator sends transactions anyway, to activate its epochs.
-/// They are a hint where to look and prove nothing: what is served there must be signed by the log's
+/// bytes each, URLs of its public log and multiaddrs of its control streams, the latter without peer id:
+/// the peer key is born with each boot and named by the manifest, whose digest the epoch's record holds.
+/// The operator's transaction is its signature over the endpoints, and the chain's order says which are
+/// the newest. There is no relayed form: an operator sends transactions anyway, to activate its epochs.
+///
+/// Endpoints are a hint where to look and prove nothing; what is served there must be signed by the log's
 /// epoch. Anybody can open logs that nobody serves, so a reader takes those whose operator or money
-/// (`ILogFunds`) it has a reason to look at, and reads the list of all in pages.
+/// ({ILogFunds.logStateOf}) it has a reason to look at, and goes through the list of all piece by piece.
 interface IReceiptLog {
     /// @notice A log was opened. `logId` is the EIP-712 digest of `Log(operator, number)`.
     event LogOpened(bytes32 indexed logId, address indexed operator, uint64 number);
@@ -39,7 +41,9 @@ interface IReceiptLog {
     ///
     /// Proves that the receipt's digest is leaf `index` of the tree that this batch anchored and that
     /// this batch settled that leaf. Does not check who signed the receipt: leaves are what the log's
-    /// attested epochs wrote, and {IEnclaveRegistry.epochOf} names their keys.
+    /// attested epochs wrote, and {IEnclaveRegistry.epochOf} names their keys. A revert says that these
+    /// words show no settlement, not that there is none. Nor does it say how much of it was paid: a batch
+    /// whose payers were short may have scaled its credits, which Settlement's events tell.
     /// @param index Position of the receipt in the log.
     /// @param inclusionProof RFC 9162 proof of the leaf in the tree of `anchor.newSize` leaves.
     /// @param anchor Words of the batch's anchor.

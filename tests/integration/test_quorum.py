@@ -331,6 +331,25 @@ class TestCommand:
         boot, given = self._files(stage, tmp_path, stranger, document)
         assert isinstance(run("judge", boot, *given).exception, BindingMismatch)
 
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            ('{"pending":null}', "holds no pending boot"),
+            ("[]", "holds no pending boot"),
+            ('{"pending":{"document":"zz"}}', "no readable boot"),
+            ('{"pending":{"document":"00","manifest":{}}}', "no readable boot"),
+        ],
+    )
+    def test_a_file_without_a_boot_is_said_so(
+        self, stage: Stage, tmp_path: Path, content: str, why: str
+    ) -> None:
+        """An active log's answer has nothing to judge."""
+        boot, given = self._files(stage, tmp_path, stage.boot()[1], b"")
+        boot.write_text(content)
+        refused = run("judge", boot, *given)
+        assert isinstance(refused.exception, PinaivuError)
+        assert why in str(refused.exception)
+
     def test_the_members_are_shown(self, stage: Stage, tmp_path: Path) -> None:
         """Who may sign, and how many must."""
         _, given = self._files(stage, tmp_path, stage.boot()[1], b"")
