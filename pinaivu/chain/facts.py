@@ -31,6 +31,9 @@ from pinaivu.verify.facts import (
 GRANT_EPOCH_SKEW_MS: Final = 120_000
 """Block times and a coordinator's clock may differ by so much."""
 
+BOOK_SKEW_MS: Final = 120_000
+"""How old a book's knowledge of payout wallets and bonds may be: an offer's life and a cache's."""
+
 _REMEMBERED: Final = 4096
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,11 +116,33 @@ class ContractFacts:
         events = [event for event in self._wallet_events(node) if event.block_number <= at]
         if not events:
             return None
+        at_ms = self._time_ms(at)
+        payout, funder = self._wallets(node, at, at_ms)
         return NodeFact(
             registered_at_ms=self._time_ms(events[0].block_number),
-            payout=_wallet(events, self._time_ms(at), self._time_ms),
-            bond_funder=_funder(e for e in self._bond_events(node) if e.block_number <= at),
+            payout=payout,
+            bond_funder=funder,
+            lately=self._lately(node, at, at_ms) - {(payout, funder)},
         )
+
+    def _wallets(self, node: bytes, block: int, at_ms: int) -> tuple[bytes, bytes]:
+        """Payout wallet and bond funder after the events up to `block`, at a time not before it."""
+        wallets = [event for event in self._wallet_events(node) if event.block_number <= block]
+        bonds = (event for event in self._bond_events(node) if event.block_number <= block)
+        return _wallet(wallets, at_ms, self._time_ms), _funder(bonds)
+
+    def _lately(self, node: bytes, at: int, at_ms: int) -> frozenset[tuple[bytes, bytes]]:
+        """What `_wallets` was since `BOOK_SKEW_MS` before, as far as the node was registered."""
+        since_ms = at_ms - BOOK_SKEW_MS
+        events = (*self._wallet_events(node), *self._bond_events(node))
+        changes = {e.block_number: self._time_ms(e.block_number) for e in events}
+        before = [block for block, ms in changes.items() if ms <= since_ms]
+        moments = {(max(before), since_ms)} if before else set()
+        for block, ms in changes.items():
+            if since_ms < ms and block <= at:
+                moments.add((block - 1, ms - 1))
+        pairs = (self._wallets(node, block, ms) for block, ms in moments)
+        return frozenset(pair for pair in pairs if pair[0])
 
     def _model(self, model_key: bytes, block: int) -> ModelFact | None:
         registry = load("ModelRegistry")

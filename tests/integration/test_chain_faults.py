@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from pinaivu.chain.anvil import AnvilProcess
 from pinaivu.chain.deployer import LOCAL
 from pinaivu.chain.errors import Reverted
-from pinaivu.chain.facts import ContractFacts
+from pinaivu.chain.facts import BOOK_SKEW_MS, ContractFacts
 from pinaivu.chain.records import NodeBond
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.chain.transactor import Transactor
@@ -154,6 +154,27 @@ class TestBonds:
             some.address,
             ZERO_ADDRESS,
         ]
+
+    def test_a_book_may_know_of_a_bond_a_little_late(self, net: Network) -> None:
+        """What was in force within the skew is told beside what is in force."""
+        some = node(net)
+        fund(net, some.sender, 100)
+        later(net, BOOK_SKEW_MS)
+        some.sender.send(net.calls.bond(some.address, 100))
+        bonded = net.client.head()
+        later(net, BOOK_SKEW_MS - 10_000)
+        close = net.client.head()
+        later(net, 10_000)
+        facts = ContractFacts(net.client)
+        for block, lately in (
+            (bonded - 1, []),
+            (bonded, [ZERO_ADDRESS]),
+            (close, [ZERO_ADDRESS]),
+            (net.client.head(), []),
+        ):
+            fact = facts.node(some.address, block)
+            assert fact is not None
+            assert fact.lately == {(WALLET, funder) for funder in lately}, block
 
 
 class TestReports:
