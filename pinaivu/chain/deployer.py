@@ -111,6 +111,7 @@ def deploy(
 
     No other transaction of `sender`'s key may come between: the addresses of ObjectiveFaults and
     Settlement are counted from its nonce, and what was made for others is refused (`Reverted`).
+    What faults cost and no reporter gets goes to the administrator.
     """
     first = quantity(rpc.call("eth_getTransactionCount", to_hex(sender.address), "latest"))
     block = quantity(rpc.call("eth_blockNumber")) + 1

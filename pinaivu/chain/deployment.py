@@ -20,6 +20,7 @@ CONTRACTS: Final = {
     "receipt_log": "ReceiptLog",
     "enclave_registry": "EnclaveRegistry",
     "node_registry": "NodeRegistry",
+    "objective_faults": "ObjectiveFaults",
     "gateway_registry": "GatewayRegistry",
     "model_registry": "ModelRegistry",
     "objective_faults": "ObjectiveFaults",
@@ -46,6 +47,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     receipt_log: _Hex
     enclave_registry: _Hex
     node_registry: _Hex
+    objective_faults: _Hex
     gateway_registry: _Hex
     model_registry: _Hex
     objective_faults: _Hex
@@ -75,6 +77,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     receipt_log: bytes
     enclave_registry: bytes
     node_registry: bytes
+    objective_faults: bytes
     gateway_registry: bytes
     model_registry: bytes
     objective_faults: bytes
