@@ -23,7 +23,6 @@ CONTRACTS: Final = {
     "objective_faults": "ObjectiveFaults",
     "gateway_registry": "GatewayRegistry",
     "model_registry": "ModelRegistry",
-    "objective_faults": "ObjectiveFaults",
 }
 """Deployment field → name of the packaged ABI."""
 
@@ -50,7 +49,6 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     objective_faults: _Hex
     gateway_registry: _Hex
     model_registry: _Hex
-    objective_faults: _Hex
     holders: _Holders | None = None
 
 
@@ -80,7 +78,6 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     objective_faults: bytes
     gateway_registry: bytes
     model_registry: bytes
-    objective_faults: bytes
     holders: Holders | None = None
 
     def __post_init__(self) -> None:

@@ -35,7 +35,6 @@ DEPLOYMENT = Deployment(
     objective_faults=b"\x09" * 20,
     gateway_registry=b"\x07" * 20,
     model_registry=b"\x08" * 20,
-    objective_faults=b"\x09" * 20,
 )
 uint = st.integers(0, 2**64 - 1)
 
