@@ -20,9 +20,9 @@ CONTRACTS: Final = {
     "receipt_log": "ReceiptLog",
     "enclave_registry": "EnclaveRegistry",
     "node_registry": "NodeRegistry",
+    "objective_faults": "ObjectiveFaults",
     "gateway_registry": "GatewayRegistry",
     "model_registry": "ModelRegistry",
-    "objective_faults": "ObjectiveFaults",
 }
 """Deployment field → name of the packaged ABI."""
 
@@ -46,9 +46,9 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     receipt_log: _Hex
     enclave_registry: _Hex
     node_registry: _Hex
+    objective_faults: _Hex
     gateway_registry: _Hex
     model_registry: _Hex
-    objective_faults: _Hex
     holders: _Holders | None = None
 
 
@@ -75,9 +75,9 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     receipt_log: bytes
     enclave_registry: bytes
     node_registry: bytes
+    objective_faults: bytes
     gateway_registry: bytes
     model_registry: bytes
-    objective_faults: bytes
     holders: Holders | None = None
 
     def __post_init__(self) -> None:

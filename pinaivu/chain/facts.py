@@ -10,7 +10,7 @@ few endpoints keep old state. Answers are kept, so that many bundles cost few ca
 Nothing is proven by an endpoint's answer. Where it gives none, `ChainUnavailable` is raised.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final, ParamSpec, TypeVar
 
@@ -18,6 +18,7 @@ from pinaivu.chain.abi import load
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.errors import ChainUnavailable, Reverted
 from pinaivu.chain.events import Event, LogReader
+from pinaivu.keys import ZERO_ADDRESS
 from pinaivu.verify.facts import (
     Earnings,
     EpochFact,
@@ -53,6 +54,7 @@ class ContractFacts:
         self.earnings = _kept(self._earnings)
         self._time_ms = _kept(self._block_time_ms)
         self._wallet_events = _kept(self._read_wallet_events)
+        self._bond_events = _kept(self._read_bond_events)
 
     def _epoch(self, log_id: bytes, number: int) -> EpochFact | None:
         record = self._client.epoch(log_id, number, self.block)
@@ -114,6 +116,7 @@ class ContractFacts:
         return NodeFact(
             registered_at_ms=self._time_ms(events[0].block_number),
             payout=_wallet(events, self._time_ms(at), self._time_ms),
+            bond_funder=_funder(e for e in self._bond_events(node) if e.block_number <= at),
         )
 
     def _model(self, model_key: bytes, block: int) -> ModelFact | None:
@@ -168,6 +171,15 @@ class ContractFacts:
         topic = load("NodeRegistry").event("PayoutSet").topic
         return self._read(topic, node.rjust(32, b"\0"))
 
+    def _read_bond_events(self, node: bytes) -> tuple[Event, ...]:
+        registry = load("NodeRegistry")
+        found = [
+            event
+            for name in ("Bonded", "BondWithdrawn", "BondSlashed")
+            for event in self._read(registry.event(name).topic, node.rjust(32, b"\0"))
+        ]
+        return tuple(sorted(found, key=_position))
+
     def _batch_events(self, name: str, log_id: bytes, sequence: int) -> tuple[Event, ...]:
         return self._read(load("Settlement").event(name).topic, log_id, sequence.to_bytes(32))
 
@@ -196,6 +208,14 @@ def _kept(read: Callable[P, T]) -> Callable[P, T]:
 
 def _position(event: Event) -> _Position:
     return (event.block_number, event.log_index)
+
+
+def _funder(events: Iterable[Event]) -> bytes:
+    """Whose bond it is after these events; zero without a bond, which ends as a whole."""
+    funder = ZERO_ADDRESS
+    for event in events:
+        funder = event.arguments["funder"] if event.name == "Bonded" else ZERO_ADDRESS
+    return funder
 
 
 def _wallet(events: list[Event], at_ms: int, time_ms: Callable[[int], int]) -> bytes:

@@ -16,7 +16,8 @@ _COMMANDS: Final = {
     "wallet": "Deposit, grant, withdraw and look at balances.",
     "roles": "Who can do what with a deployment after how long, and is it as it should be?",
     "verdict": "Judge an enclave's boot as one of the verifiers; activate a log's epoch.",
-    "node": "Register a GPU node, see what it earned, have it paid out.",
+    "node": "Register a GPU node, bond it, see what it earned, have it paid out.",
+    "report": "Report a fault that signatures prove, for a share of what it costs.",
 }
 
 
