@@ -327,6 +327,16 @@ contract QuorumAttestationVerifierTest is Network {
         this.createRegistry(fast);
     }
 
+    function test_StorageLiesWhereItIsSaid() external {
+        vm.prank(ADMIN);
+        quorum.proposeSet(_addresses(keys), 3);
+        (, , , uint256 effectiveAt) = quorum.pendingSet();
+        eq(_slot(0), bytes32(uint256(uint160(address(manager)))));
+        eq(_slot(1), bytes32(uint256(1) | (uint256(2) << 32) | (effectiveAt << 64)));
+        eq(_slot(uint256(keccak256(abi.encode(uint256(2), uint256(2))))), bytes32(keys.length));
+        eq(_slot(uint256(keccak256(abi.encode(uint256(2), uint256(3))))), bytes32(uint256(3)));
+    }
+
     function create_(address[] calldata members, uint8 threshold) external returns (address) {
         return address(_create(members, threshold, ADMIN_DELAY));
     }
@@ -396,6 +406,10 @@ contract QuorumAttestationVerifierTest is Network {
     function _addresses(uint256[] memory of_) private pure returns (address[] memory addresses) {
         addresses = new address[](of_.length);
         for (uint256 i = 0; i < of_.length; ++i) addresses[i] = vm.addr(of_[i]);
+    }
+
+    function _slot(uint256 slot) private view returns (bytes32) {
+        return vm.load(address(quorum), bytes32(slot));
     }
 
     function _wrongLength(uint256 given) private pure returns (bytes memory) {
