@@ -20,7 +20,7 @@ from pinaivu.chain.words import quantity, to_hex
 from pinaivu.keys import SecretKey, checksum
 from tests.integration.chain_network import GENESIS_AGE_S, Network, new_key
 from tests.integration.chain_support import QUICK, deploy_code, until
-from tests.integration.deploy_support import Task, ignite
+from tests.integration.deploy_support import NETWORK, Task, ignite
 
 pytestmark = pytest.mark.chain
 
@@ -74,6 +74,14 @@ def _token(rpc: HttpRpc) -> bytes:
     return deploy_code(sender, before + play + after)
 
 
+def kill_after(transactions: int, rpc: HttpRpc, task: Task) -> None:
+    """Begin a run, and end it by SIGKILL when so many of its transactions are mined."""
+    child = task.start()
+    until(lambda: sent(rpc, task) >= transactions, timeout_s=60)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.communicate()
+
+
 def sent(rpc: HttpRpc, task: Task) -> int:
     """How many transactions of the deployer were mined."""
     return quantity(rpc.call("eth_getTransactionCount", to_hex(task.key.address), "latest"))
@@ -107,7 +115,7 @@ class TestOneRun:
         """Without another transaction."""
         task.run()
         made = task.deployment
-        (task.folder / "test-net.json").unlink()
+        (task.folder / f"{NETWORK}.json").unlink()
         task.run()
         assert (task.deployment, sent(rpc, task)) == (made, TRANSACTIONS)
 
@@ -129,24 +137,38 @@ class TestOneRun:
 class TestBrokenRuns:
     """Whoever pulls the plug finds it finished by the next run."""
 
-    @pytest.mark.parametrize("after", [2, 9])
-    def test_a_killed_run_is_continued(self, rpc: HttpRpc, task: Task, after: int) -> None:
-        """SIGKILL once `after` transactions are on chain; nothing is deployed twice."""
-        child = task.start()
-        until(lambda: sent(rpc, task) >= after, timeout_s=60)
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        assert not (task.folder / "test-net.json").exists()
+    def test_a_killed_run_is_continued(self, rpc: HttpRpc, task: Task) -> None:
+        """SIGKILL before the launches; nothing is deployed twice."""
+        kill_after(6, rpc, task)
+        assert not (task.folder / f"{NETWORK}.json").exists()
         task.run()
         assert check_roles(rpc, task.deployment).deviations == ()
         assert sent(rpc, task) <= TRANSACTIONS + 1  # one may be empty, in place of an unsent one
 
+    @pytest.mark.parametrize("was_sent", [True, False])
+    def test_a_run_killed_while_it_sent_is_continued(
+        self, rpc: HttpRpc, task: Task, *, was_sent: bool
+    ) -> None:
+        """The journal says that a transaction was about to be sent, and no more."""
+        kill_after(9, rpc, task)
+        last = sent(rpc, task) - 1
+        journal = task.folder / "journal" / NETWORK / "journal.jsonl"
+        lines = journal.read_text().splitlines(keepends=True)
+        about_to_send = next(
+            number
+            for number, line in enumerate(lines)
+            if f'"nonce":{last},"type":"TRANSACTION_PREPARE_SEND"' in line
+        )
+        journal.write_text("".join(lines[: about_to_send + 1]))
+        if not was_sent:
+            rpc.call("anvil_rollback", 1)
+        assert f"while it sent transaction {last}" in task.run()
+        assert check_roles(rpc, task.deployment).deviations == ()
+        assert sent(rpc, task) == TRANSACTIONS + (not was_sent)
+
     def test_other_transactions_of_the_deployer_do_no_harm(self, rpc: HttpRpc, task: Task) -> None:
         """No address is counted from the account's nonce."""
-        child = task.start()
-        until(lambda: sent(rpc, task) >= 4, timeout_s=60)
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        kill_after(4, rpc, task)
         sender = Transactor(rpc, PUBLIC, task.key, pace=QUICK)
         sender.send(Call("something else", b"\x77" * 20, b""))
         task.run()
