@@ -82,6 +82,18 @@ def kill_after(transactions: int, rpc: HttpRpc, task: Task) -> None:
     child.communicate()
 
 
+def forget_after(nonce: int, task: Task, *, notes: int = 1) -> None:
+    """Cut the journal after "about to send transaction `nonce`", or `notes` - 1 lines before.
+
+    The lines before are the request and the beginning of the step. Half a line stays, too.
+    """
+    journal = task.folder / "journal" / NETWORK / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    note = f'"nonce":{nonce},"type":"TRANSACTION_PREPARE_SEND"'
+    last = next(number for number, line in enumerate(lines) if note in line)
+    journal.write_text("".join(lines[: last + 2 - notes]) + '{"futu')
+
+
 def sent(rpc: HttpRpc, task: Task) -> int:
     """How many transactions of the deployer were mined."""
     return quantity(rpc.call("eth_getTransactionCount", to_hex(task.key.address), "latest"))
@@ -145,30 +157,25 @@ class TestBrokenRuns:
         assert check_roles(rpc, task.deployment).deviations == ()
         assert sent(rpc, task) <= TRANSACTIONS + 1  # one may be empty, in place of an unsent one
 
-    @pytest.mark.parametrize("was_sent", [True, False])
-    def test_a_run_killed_while_it_sent_is_continued(
-        self, rpc: HttpRpc, task: Task, *, was_sent: bool
+    @pytest.mark.parametrize("moment", ["begun", "unsent", "sent"])
+    def test_a_run_killed_at_a_bad_moment_is_continued(
+        self, rpc: HttpRpc, task: Task, moment: str
     ) -> None:
-        """The journal says that a transaction was about to be sent, and no more."""
+        """A step begun in the journal and no more, or about to be sent, and sent or not."""
         kill_after(9, rpc, task)
         last = sent(rpc, task) - 1
-        journal = task.folder / "journal" / NETWORK / "journal.jsonl"
-        lines = journal.read_text().splitlines(keepends=True)
-        about_to_send = next(
-            number
-            for number, line in enumerate(lines)
-            if f'"nonce":{last},"type":"TRANSACTION_PREPARE_SEND"' in line
-        )
-        journal.write_text("".join(lines[: about_to_send + 1]))
-        if not was_sent:
+        forget_after(last, task, notes=3 if moment == "begun" else 1)
+        if moment != "sent":
             rpc.call("anvil_rollback", 1)
-        assert f"while it sent transaction {last}" in task.run()
+        said = task.run()
+        assert (f"while it sent transaction {last}" in said) == (moment != "begun")
         assert check_roles(rpc, task.deployment).deviations == ()
-        assert sent(rpc, task) == TRANSACTIONS + (not was_sent)
+        assert sent(rpc, task) == TRANSACTIONS + (moment == "unsent")
 
     def test_other_transactions_of_the_deployer_do_no_harm(self, rpc: HttpRpc, task: Task) -> None:
         """No address is counted from the account's nonce."""
         kill_after(4, rpc, task)
+        forget_after(sent(rpc, task) - 1, task)  # the worst moment
         sender = Transactor(rpc, PUBLIC, task.key, pace=QUICK)
         sender.send(Call("something else", b"\x77" * 20, b""))
         task.run()
