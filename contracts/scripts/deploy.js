@@ -14,8 +14,10 @@ import { decodeFunctionResult, encodeFunctionData, erc20Abi, formatEther, getAdd
 import { load, pinaivuModule } from "../ignition/modules/Pinaivu.js";
 import { networkNames, same, settingsOf } from "../ignition/settings.js";
 
+const STARTS = ["DEPLOYMENT", "CALL", "STATIC_CALL"].map((kind) => `${kind}_EXECUTION_STATE_INITIALIZE`);
 const TOKEN_DECIMALS = 6;
 const POLL_MS = 1_000;
+const ATTEMPTS = 3;
 const CONFIRMATIONS = 5; // blocks until a transaction counts
 const GAS = 30_000_000n; // what all transactions together use, rounded up
 
@@ -50,7 +52,8 @@ async function run(hre, network, { file, journal, yes }) {
       `${errorDeploymentResultToExceptionMessage(result)}\nRun the same command again to go on`,
     );
   }
-  await save(file, await record(provider, settings, journal, result.contracts));
+  const content = await record(provider, settings, journal, result.contracts);
+  await replace(file, `${JSON.stringify(content, null, 2)}\n`);
   console.log(`wrote ${file}`);
 }
 
@@ -69,13 +72,39 @@ async function continued(provider, settings, deployer, deploymentDir) {
       strategy: "basic",
       config: { requiredConfirmations: confirmations },
     });
+  for (let attempt = 1; ; ++attempt) {
+    await tidy(deploymentDir);
+    try {
+      return await ask();
+    } catch (error) {
+      const { nonce, expectedNonce } = error.messageArguments ?? {};
+      if (attempt === ATTEMPTS || (nonce ?? expectedNonce) === undefined) throw error;
+      if (nonce !== undefined) await recover(provider, deployer, nonce, deploymentDir, confirmations);
+      // Otherwise the account sent something else meanwhile: Ignition counts anew when it is asked again.
+    }
+  }
+}
+
+/**
+ * Takes from the journal what a run noted last before it was killed and Ignition can't go on from: half a
+ * line, or the beginning of a step of which nothing was sent.
+ */
+async function tidy(deploymentDir) {
+  const file = path.join(deploymentDir, "journal.jsonl");
+  if (!existsSync(file)) return;
+  const lines = (await readFile(file, "utf8")).split("\n").filter((line) => line !== "");
+  const messages = lines.flatMap((line, at) => (at === lines.length - 1 ? whole(line) : [JSON.parse(line)]));
+  const isRequest = ({ type }) => type === "NETWORK_INTERACTION_REQUEST";
+  const requested = new Set(messages.filter(isRequest).map(({ futureId }) => futureId));
+  const kept = messages.filter(({ type, futureId }) => !STARTS.includes(type) || requested.has(futureId));
+  await replace(file, kept.map((message) => `\n${JSON.stringify(message)}`).join(""));
+}
+
+function whole(line) {
   try {
-    return await ask();
-  } catch (error) {
-    const { nonce } = error.messageArguments ?? {};
-    if (nonce === undefined) throw error;
-    await recover(provider, deployer, nonce, deploymentDir, confirmations);
-    return await ask();
+    return [JSON.parse(line)];
+  } catch {
+    return [];
   }
 }
 
@@ -226,9 +255,10 @@ async function record(provider, settings, journal, contracts) {
   };
 }
 
-async function save(file, content) {
+/** Writes a file whole or not at all. */
+async function replace(file, content) {
   await mkdir(path.dirname(file), { recursive: true });
-  await writeFile(`${file}.part`, `${JSON.stringify(content, null, 2)}\n`);
+  await writeFile(`${file}.part`, content);
   await rename(`${file}.part`, file);
 }
 

@@ -110,13 +110,13 @@ def deploy(
     """Create every contract, hand out the roles, and check the result. Not repeatable.
 
     No other transaction of `sender`'s key may come between: the addresses of ObjectiveFaults and
-    Settlement are counted from its nonce, and what was made for others is refused (`Reverted`).
-    What faults cost and no reporter gets goes to the administrator.
+    Settlement are counted from its nonce, and contracts made for another address are refused
+    (`Reverted`). What faults cost and no reporter gets goes to the administrator.
     """
     first = quantity(rpc.call("eth_getTransactionCount", to_hex(sender.address), "latest"))
     block = quantity(rpc.call("eth_blockNumber")) + 1
+    judge = created_address(sender.address, first + _CREATED_BEFORE_FAULTS)
     settlement = created_address(sender.address, first + _CREATED_BEFORE_SETTLEMENT)
-    faults = created_address(sender.address, first + _CREATED_BEFORE_FAULTS)
     times = tuple(ms // _SECOND for ms in astuple(settings.times))  # in the struct's order
     admin_delay_s = settings.times.admin_delay_ms // _SECOND
 
@@ -127,14 +127,12 @@ def deploy(
     lifetime_s = settings.epoch_lifetime_ms // _SECOND
     enclaves = _create(sender, "EnclaveRegistry", manager, log, verifier, admin_delay_s, lifetime_s)
     payout_delay_s = settings.payout_delay_ms // _SECOND
-    unbonding_delay_s = settings.unbonding_delay_ms // _SECOND
-    bonds = (token, faults, unbonding_delay_s)
+    bonds = (token, judge, settings.unbonding_delay_ms // _SECOND)
     nodes = _create(sender, "NodeRegistry", settlement, payout_delay_s, *bonds)
     gateways = _create(sender, "GatewayRegistry", settlement)
     models = _create(sender, "ModelRegistry", manager)
-    beneficiary = powers.administrator
-    _create(sender, "ObjectiveFaults", settlement, nodes, enclaves, beneficiary)
-    parts = (token, manager, log, enclaves, nodes, gateways, models, faults)
+    _create(sender, "ObjectiveFaults", settlement, nodes, enclaves, powers.administrator)
+    parts = (token, manager, log, enclaves, nodes, gateways, models, judge)
     _create(sender, "Settlement", (*parts, settings.debit_limit_ppm, times))
 
     deployment = Deployment(
@@ -146,9 +144,9 @@ def deploy(
         receipt_log=log,
         enclave_registry=enclaves,
         node_registry=nodes,
+        objective_faults=judge,
         gateway_registry=gateways,
         model_registry=models,
-        objective_faults=faults,
         holders=Holders(
             admin=powers.administrator,
             administrator=powers.administrator,

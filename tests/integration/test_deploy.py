@@ -20,7 +20,7 @@ from pinaivu.chain.words import quantity, to_hex
 from pinaivu.keys import SecretKey, checksum
 from tests.integration.chain_network import GENESIS_AGE_S, Network, new_key
 from tests.integration.chain_support import QUICK, deploy_code, until
-from tests.integration.deploy_support import Task, ignite
+from tests.integration.deploy_support import NETWORK, Task, ignite
 
 pytestmark = pytest.mark.chain
 
@@ -74,6 +74,26 @@ def _token(rpc: HttpRpc) -> bytes:
     return deploy_code(sender, before + play + after)
 
 
+def kill_after(transactions: int, rpc: HttpRpc, task: Task) -> None:
+    """Begin a run, and end it by SIGKILL when so many of its transactions are mined."""
+    child = task.start()
+    until(lambda: sent(rpc, task) >= transactions, timeout_s=60)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.communicate()
+
+
+def forget_after(nonce: int, task: Task, *, notes: int = 1) -> None:
+    """Cut the journal after "about to send transaction `nonce`", or `notes` - 1 lines before.
+
+    The lines before are the request and the beginning of the step. Half a line stays, too.
+    """
+    journal = task.folder / "journal" / NETWORK / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    note = f'"nonce":{nonce},"type":"TRANSACTION_PREPARE_SEND"'
+    last = next(number for number, line in enumerate(lines) if note in line)
+    journal.write_text("".join(lines[: last + 2 - notes]) + '{"futu')
+
+
 def sent(rpc: HttpRpc, task: Task) -> int:
     """How many transactions of the deployer were mined."""
     return quantity(rpc.call("eth_getTransactionCount", to_hex(task.key.address), "latest"))
@@ -107,7 +127,7 @@ class TestOneRun:
         """Without another transaction."""
         task.run()
         made = task.deployment
-        (task.folder / "test-net.json").unlink()
+        (task.folder / f"{NETWORK}.json").unlink()
         task.run()
         assert (task.deployment, sent(rpc, task)) == (made, TRANSACTIONS)
 
@@ -129,24 +149,32 @@ class TestOneRun:
 class TestBrokenRuns:
     """Whoever pulls the plug finds it finished by the next run."""
 
-    @pytest.mark.parametrize("after", [2, 9])
-    def test_a_killed_run_is_continued(self, rpc: HttpRpc, task: Task, after: int) -> None:
-        """SIGKILL once `after` transactions are on chain; nothing is deployed twice."""
-        child = task.start()
-        until(lambda: sent(rpc, task) >= after, timeout_s=60)
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        assert not (task.folder / "test-net.json").exists()
+    def test_a_killed_run_is_continued(self, rpc: HttpRpc, task: Task) -> None:
+        """SIGKILL before the launches; nothing is deployed twice."""
+        kill_after(6, rpc, task)
+        assert not (task.folder / f"{NETWORK}.json").exists()
+        task.run()
+        assert check_roles(rpc, task.deployment).deviations == ()
+        assert sent(rpc, task) <= TRANSACTIONS + 1  # one may be empty, in place of an unsent one
+
+    @pytest.mark.parametrize("moment", ["begun", "unsent", "sent"])
+    def test_a_run_killed_at_a_bad_moment_is_continued(
+        self, rpc: HttpRpc, task: Task, moment: str
+    ) -> None:
+        """A step begun in the journal and no more, or about to be sent, and sent or not."""
+        kill_after(9, rpc, task)
+        last = sent(rpc, task) - 1
+        forget_after(last, task, notes=3 if moment == "begun" else 1)
+        if moment != "sent":
+            rpc.call("anvil_rollback", 1)
         task.run()
         assert check_roles(rpc, task.deployment).deviations == ()
         assert sent(rpc, task) <= TRANSACTIONS + 1  # one may be empty, in place of an unsent one
 
     def test_other_transactions_of_the_deployer_do_no_harm(self, rpc: HttpRpc, task: Task) -> None:
         """No address is counted from the account's nonce."""
-        child = task.start()
-        until(lambda: sent(rpc, task) >= 4, timeout_s=60)
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        kill_after(4, rpc, task)
+        forget_after(sent(rpc, task) - 1, task)  # the worst moment
         sender = Transactor(rpc, PUBLIC, task.key, pace=QUICK)
         sender.send(Call("something else", b"\x77" * 20, b""))
         task.run()

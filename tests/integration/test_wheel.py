@@ -12,15 +12,19 @@ TREE = Path(__file__).parents[2]
 
 PROGRAM = """
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pinaivu
 from pinaivu.chain.abi import load
+from pinaivu.chain.roles import roles
 from pinaivu.store.database import SERVICES, open_database
 
 assert Path(pinaivu.__file__).is_relative_to(sys.argv[1]), pinaivu.__file__
 for name in ("Settlement", "ReceiptLog", "EnclaveRegistry", "NodeRegistry", "ModelRegistry"):
     assert load(name)
+assert [role.name for role in roles()] == ["admin", "administrator", "guardian", "registrar"]
+assert (files("pinaivu.chain") / "deployments").is_dir()
 for service in SERVICES:
     open_database(f"sqlite:///{sys.argv[2]}/{service}.db", service).close()
 print("ok")
@@ -58,7 +62,7 @@ def test_packaged_data_is_found_outside_the_tree(unpacked: Path, tmp_path: Path)
 
 
 def test_the_command_explains_itself_outside_the_tree(unpacked: Path, tmp_path: Path) -> None:
-    for words in ([], ["up"], ["verify"], ["keys"], ["wallet"], ["node"]):
+    for words in ([], ["up"], ["verify"], ["keys"], ["wallet"], ["node"], ["roles"]):
         assert "Usage: " in run(unpacked, tmp_path, "-m", "pinaivu", *words, "--help")
 
 

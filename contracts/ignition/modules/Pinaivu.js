@@ -30,7 +30,12 @@ export function pinaivuModule(settings, deployer) {
 
 /** Every contract, by its field in the deployment file. */
 function contracts(m, settings, deployer) {
-  const create = (name, ...constructorArguments) => m.contract(name, load(name), constructorArguments);
+  let previous = []; // one after the other: a run that goes on then has one open transaction at most
+  const create = (name, ...constructorArguments) => {
+    const contract = m.contract(name, load(name), constructorArguments, { after: previous });
+    previous = [contract];
+    return contract;
+  };
   const { times } = settings;
   const launcher = create("Launcher");
   const addressOf = (number) => m.staticCall(launcher, "addressOf", [number], 0, { id: `address_${number}` });
@@ -54,7 +59,12 @@ function contracts(m, settings, deployer) {
   const models = create("ModelRegistry", manager);
   const launch = (field, name, constructorArguments, after) =>
     launched(m, launcher, LAUNCHES[field], name, constructorArguments, after);
-  const judge = launch("faults", "ObjectiveFaults", [settlement, nodes, enclaves, settings.beneficiary], []);
+  const judge = launch(
+    "faults",
+    "ObjectiveFaults",
+    [settlement, nodes, enclaves, settings.beneficiary],
+    previous,
+  );
   const config = {
     token,
     authority: manager,
