@@ -116,9 +116,7 @@ class Market:
         deployer = key_of("deployer")
         fund(self.rpc, deployer.address)
         sender = Transactor(self.rpc, CHAIN_ID, deployer, pace=QUICK)
-        powers = Powers(
-            self.administrator, self.guardian, self.registrar, self.simulator.address
-        )
+        powers = Powers(self.administrator, self.guardian, self.registrar, self.simulator.address)
         self.deployment = deploy(self.rpc, sender, powers, settings)
         self.client = ChainClient(self.rpc, self.deployment)
         self.calls = Calls(self.deployment)
