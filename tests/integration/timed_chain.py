@@ -5,7 +5,6 @@ the contracts refuse is mined too, and raises what they refused it with. `Market
 it with the roles in different hands, logs with epochs whose keys we hold, payers and nodes.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -64,9 +63,11 @@ class TimedChain:
         if sender not in self._funded:
             fund(self.rpc, sender)
             self._funded.add(sender)
-        request = {"from": to_hex(sender), "to": to_hex(call.to), "data": to_hex(call.data)}
+        request = {"from": to_hex(sender), "data": to_hex(call.data), "gas": hex(GAS)}
+        if call.to:
+            request["to"] = to_hex(call.to)
         self.rpc.call("evm_setNextBlockTimestamp", at)
-        tx_hash = self.rpc.call("eth_sendTransaction", request | {"gas": hex(GAS)})
+        tx_hash = self.rpc.call("eth_sendTransaction", request)
         receipt: dict[str, Any] | None = None
         while receipt is None:
             receipt = self.rpc.call("eth_getTransactionReceipt", tx_hash)
@@ -195,8 +196,10 @@ class Market:
 
     # Epochs and batches
 
-    def activation(self, log_id: bytes, key: bytes, **changes: object) -> Call:
-        """Of an epoch of `key`, by the simulator's verdict."""
+    def activation(
+        self, log_id: bytes, key: bytes, simulator: SecretKey | None = None, **changes: object
+    ) -> Call:
+        """Of an epoch of `key`, by the simulator's verdict, or by somebody else's."""
         block = self.client.block()
         values: dict[str, Any] = {
             "log_id": log_id,
@@ -210,7 +213,8 @@ class Market:
             "document_ms": block.time_ms,
             "expires_ms": block.time_ms + 10**12,
         }
-        signed = Signed.by(self.simulator, self.domain, Verdict(**values | changes))
+        by = simulator or self.simulator
+        signed = Signed.by(by, self.domain, Verdict(**values | changes))
         return self.calls.activate(signed.message, signed.signature)
 
     def activate(self, log: TestLog, key: SecretKey) -> None:
@@ -250,8 +254,3 @@ class Market:
         """Settle a batch of these rows, by a stranger."""
         stranger = key_of("stranger").address
         self.do(stranger, self.calls.settle(*self.batch(log, debits, credits_)))
-
-
-def fresh_key() -> SecretKey:
-    """A random key."""
-    return SecretKey.generate(os.urandom)
