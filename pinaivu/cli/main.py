@@ -15,6 +15,7 @@ _COMMANDS: Final = {
     "keys": "Make, list and revoke API keys of a gateway.",
     "wallet": "Deposit, grant, withdraw and look at balances.",
     "node": "Register a GPU node, see what it earned, have it paid out.",
+    "submit": "Settle a published batch with nothing but a copy of it and a gas key.",
 }
 
 

@@ -52,12 +52,14 @@ def open_folder(network: Path) -> Folder:
 
 
 def open_chain(network: Path, rpc: str | None, deployment: Path | None) -> ChainClient:
-    """A checked chain client for the network or the endpoints given."""
+    """A checked chain client for the network or the endpoints given; closed with the command."""
     if deployment is None:
         deployment = open_folder(network).deployment
     if rpc is None:
         rpc = f"http://127.0.0.1:{keep_ports(open_folder(network).ports).chain}"
-    client = ChainClient(HttpRpc(rpc), Deployment.load(deployment))
+    endpoint = HttpRpc(rpc)
+    click.get_current_context().call_on_close(endpoint.close)
+    client = ChainClient(endpoint, Deployment.load(deployment))
     client.check()
     return client
 
