@@ -506,7 +506,7 @@ def test_contracts_and_model_agree_after_every_step(market: Market) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=settings().max_examples * 3 // 4,
+            max_examples=settings().max_examples // 2,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
