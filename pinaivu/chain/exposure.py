@@ -37,18 +37,18 @@ def loss_bound(
     """
     left = balance + others
     for until_ms in _windows(reaction_ms + times.withdrawal_delay_ms - notice_ms, times):
-        raised = until_ms > times.admin_delay_ms - notice_ms
+        raised = until_ms >= times.admin_delay_ms - notice_ms
         share = max(limit_ppm, raised_ppm) if raised else limit_ppm
         left -= min(left, (left + capital) * share // PPM)
     return min(balance, balance + others - left)
 
 
 def _windows(span_ms: int, times: Times) -> list[int]:
-    """Until when each limiter window that a span touches can be used up.
+    """Until when each limiter window that a span touches can be used up, its last second included.
 
     One may be about to end as the span begins; the next one follows at once, and one each length.
     """
-    if span_ms <= 0:
+    if span_ms < 0:
         return []
     length = times.limiter_window_ms
     return [0, *(min(start + length, span_ms) for start in range(0, span_ms, length))]
