@@ -47,7 +47,7 @@ from tests.property.money_model import (
 )
 from tests.property.money_views import MoneyViews, shown
 
-pytestmark = pytest.mark.chain
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(3600)]  # shrinking a failure takes a while
 
 SETTINGS: Final = replace(LOCAL, epoch_lifetime_ms=3 * 3600 * 1000, debit_limit_ppm=900_000)
 PAYERS: Final = {name: key_of(name) for name in ("ann", "bob", "cid")}
