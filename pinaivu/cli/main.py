@@ -12,10 +12,10 @@ from pinaivu.errors import PinaivuError
 _COMMANDS: Final = {
     "up": "Start a whole network on this machine and send a first request through it.",
     "verify": "Check a request: a bundle file, or a request id.",
+    "submit": "Settle a published batch with nothing but a copy of it and a gas key.",
     "keys": "Make, list and revoke API keys of a gateway.",
     "wallet": "Deposit, grant, withdraw and look at balances.",
     "node": "Register a GPU node, see what it earned, have it paid out.",
-    "submit": "Settle a published batch with nothing but a copy of it and a gas key.",
 }
 
 

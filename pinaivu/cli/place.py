@@ -52,13 +52,12 @@ def open_folder(network: Path) -> Folder:
 
 
 def open_chain(network: Path, rpc: str | None, deployment: Path | None) -> ChainClient:
-    """A checked chain client for the network or the endpoints given; closed with the command."""
+    """A checked chain client for the network or the endpoints given."""
     if deployment is None:
         deployment = open_folder(network).deployment
     if rpc is None:
         rpc = f"http://127.0.0.1:{keep_ports(open_folder(network).ports).chain}"
-    endpoint = HttpRpc(rpc)
-    click.get_current_context().call_on_close(endpoint.close)
+    endpoint = click.get_current_context().with_resource(HttpRpc(rpc))  # closed with the command
     client = ChainClient(endpoint, Deployment.load(deployment))
     client.check()
     return client
