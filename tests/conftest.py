@@ -8,9 +8,11 @@ import os
 from collections.abc import Generator
 from typing import Final
 
+import hypothesis
 import pytest
 
 REQUIRE_ALL: Final = "PINAIVU_REQUIRE_ALL"
+hypothesis.settings.register_profile("deep", max_examples=2000)
 _NEEDED: Final = ("chain", "database", "browser", "netns", "engine", "e2e")
 
 
