@@ -5,6 +5,8 @@ import { createRequire } from "node:module";
 
 import { defineConfig, task } from "hardhat/config";
 
+import { branchCoverage } from "./contracts/scripts/branch_coverage/index.js";
+
 const require = createRequire(import.meta.url);
 
 const compiler = {
@@ -32,12 +34,20 @@ const overrides = Object.fromEntries(
     .map((name) => [`tests/contracts/${name}`, fastCompiler]),
 );
 
+// The same tests, briefly in `make test` and long in `make test-deep`.
+const runs = (fuzz, invariant) => ({
+  fsPermissions: { readDirectory: ["./tests/vectors", "./artifacts"] },
+  fuzz: { runs: fuzz, seed: "0x70696e61697675" },
+  invariant: { runs: invariant, depth: 32, failOnRevert: true },
+});
+
 const exportAbi = task("export-abi", "Write ABI and bytecode of every contract to pinaivu/chain/abi")
   .addFlag({ name: "check", description: "Write nothing; fail if the committed files differ" })
   .setAction(() => import("./contracts/scripts/export_abi.js"))
   .build();
 
 export default defineConfig({
+  plugins: [branchCoverage],
   solidity: {
     profiles: {
       default: { compilers: [compiler], overrides },
@@ -50,11 +60,5 @@ export default defineConfig({
     default: { type: "edr-simulated", chainType: "l1", hardfork: "osaka" },
   },
   tasks: [exportAbi],
-  test: {
-    solidity: {
-      fsPermissions: { readDirectory: ["./tests/vectors", "./artifacts"] },
-      fuzz: { runs: 256, seed: "0x70696e61697675" },
-      invariant: { runs: 32, depth: 32, failOnRevert: true },
-    },
-  },
+  test: { solidity: { profiles: { default: runs(256, 32), deep: runs(10_000, 10_000) } } },
 });
