@@ -2,30 +2,14 @@
 pragma solidity 0.8.37;
 
 import {PackedRows} from "../../contracts/libraries/PackedRows.sol";
-
-/// @dev Reads rows as a settled batch does.
-contract PackedRowsReader {
-    using PackedRows for bytes;
-
-    function read(
-        bytes calldata rows
-    ) external pure returns (address[] memory parties, uint96[] memory amounts) {
-        uint256 count = rows.count();
-        (parties, amounts) = (new address[](count), new uint96[](count));
-        address party;
-        for (uint256 i = 0; i < count; ++i) {
-            (party, amounts[i]) = rows.rowAfter(party, i);
-            parties[i] = party;
-        }
-    }
-}
+import {PackedRowsHarness} from "../contracts/PackedRows.t.sol";
 
 /// @title What holds for all packed rows up to three
 /// @dev Halmos runs the compiled code on symbolic bytes (`make prove`), so `rows` stands for every value of
 /// that length. The specification below reads byte by byte and shares nothing with the library. Longer
 /// batches repeat the same loop body; that they do is tested, not proven.
 contract PackedRowsProof {
-    PackedRowsReader private immutable READER = new PackedRowsReader();
+    PackedRowsHarness private immutable READER = new PackedRowsHarness();
 
     function check_NoRows() external view {
         (address[] memory parties, uint96[] memory amounts) = READER.read("");
@@ -76,7 +60,7 @@ contract PackedRowsProof {
     }
 
     function _read(bytes memory rows) private view returns (bool, bytes memory) {
-        return address(READER).staticcall(abi.encodeCall(PackedRowsReader.read, (rows)));
+        return address(READER).staticcall(abi.encodeCall(PackedRowsHarness.read, (rows)));
     }
 
     /// @dev Error of the first row that is not after the one before it or has no amount; empty if all fit.

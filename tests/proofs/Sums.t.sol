@@ -28,6 +28,7 @@ contract RowsLedger is PayerAccounts, NodeCredits {
         assembly ("memory-safe") {
             sstore(slot, amount)
         }
+        assert(this.accountOf(LOG, payer).balance == amount); // else the layout has changed
     }
 
     function debit(bytes calldata rows, uint96 reserve) external returns (Debits memory) {
@@ -70,8 +71,8 @@ contract SumsProof {
         assert(_debtOf(payer) == row.covered);
     }
 
-    /// @dev No sum overflows while deposits and the batch fit their types, so no valid batch is blocked. Of
-    /// two fixed payers: that any parties are read right is proven apart.
+    /// @dev Nothing overflows while deposits and batch fit their types, so no valid batch is blocked. Of two
+    /// fixed payers: that any parties are read right is proven apart.
     function check_TwoDebits(
         uint96[2] calldata amounts,
         uint96[2] calldata balances,
@@ -85,7 +86,8 @@ contract SumsProof {
         LEDGER.setBalance(BERT, balances[1]);
         bytes memory rows = abi.encodePacked(ANNA, amounts[0], BERT, amounts[1]);
         PayerAccounts.Debits memory debits = _debit(rows, reserve);
-        assert(debits.due == due && debits.covered <= reserve);
+        assert(debits.due == due);
+        assert(debits.covered <= reserve);
         assert(uint256(debits.taken) + debits.covered + debits.uncovered == due);
         assert(_balanceOf(ANNA) + _balanceOf(BERT) + debits.taken == held);
         assert(_debtOf(ANNA) + _debtOf(BERT) == debits.covered);
@@ -103,11 +105,11 @@ contract SumsProof {
         }
     }
 
-    /// @dev Backed in part: a node gets `floor(amount * backed / due)`. That this is no more than `backed`
-    /// is arithmetic that solvers can't do at this width; testFuzz_NothingIsCreditedUnbacked tries it.
+    /// @dev Backed in part: a node gets `floor(amount * backed / due)`. That this neither reverts nor exceeds
+    /// `backed` is arithmetic that solvers can't do at this width; testFuzz_NothingIsCreditedUnbacked tries it.
     function check_AScaledCredit(address node, uint96 amount, uint128 backed, uint128 due) external {
         if (node == address(0) || amount == 0 || backed >= due || amount > due) return;
-        (uint256 total, uint256 credited) = _credit(abi.encodePacked(node, amount), backed, due);
+        (uint256 total, uint256 credited) = LEDGER.credit(abi.encodePacked(node, amount), backed, due);
         uint128 share = uint128((uint256(amount) * backed) / due);
         assert(total == amount && credited == share);
         (uint128 credit, uint128 lifetime) = LEDGER.creditOf(node);
