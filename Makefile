@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help deploy setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
-        clean-demo lock format
+        clean-demo lock format fuzz coverage slither prove
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +45,20 @@ test-docs: setup  ## run every marked shell block of README and docs in an empty
 test-fresh:  ## both commands of the README in a fresh Debian root, as an ordinary user (needs root)
 	tools/test_fresh.sh
 
-test-deep: test  ## longer searches
+test-deep: test fuzz coverage slither prove  ## longer searches, and every analysis of the contracts
 	$(PY) -m pytest -q tests/property --hypothesis-profile=deep
+
+fuzz: setup  ## Solidity fuzz tests and invariants, 10,000 runs each
+	tools/npm run -s test:deep
+
+coverage: setup  ## bounds on what the Solidity tests reach of the contracts
+	tools/analyse coverage
+
+slither: setup  ## static analysis; every finding fixed or explained in tools/analysis/triage.toml
+	tools/analyse slither
+
+prove: setup  ## symbolic proofs of row decoding and sums (tests/proofs)
+	tools/analyse prove
 
 format: setup  ## rewrite Python and Solidity in the project's format
 	$(PY) -m ruff check --fix .
@@ -60,3 +72,5 @@ lock: setup  ## resolve the Python dependencies anew into requirements/*.lock
 	  requirements/engine.in -o requirements/engine.lock
 	.venv/bin/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \
 	  requirements/uv.in -o requirements/uv.lock
+	.venv/bin/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \
+	  --python-version 3.11 requirements/analysis.in -o requirements/analysis.lock

@@ -8,6 +8,7 @@ import hardhatKeystore from "@nomicfoundation/hardhat-keystore";
 import { configVariable, defineConfig, task } from "hardhat/config";
 
 import { networkNames } from "./contracts/ignition/settings.js";
+import { branchCoverage } from "./contracts/scripts/branch_coverage/index.js";
 
 const require = createRequire(import.meta.url);
 
@@ -35,6 +36,13 @@ const overrides = Object.fromEntries(
     .filter((name) => name.endsWith(".t.sol") && !LIBRARY_TESTS.includes(name))
     .map((name) => [`tests/contracts/${name}`, fastCompiler]),
 );
+
+// The same tests, briefly in `make test` and long in `make test-deep`.
+const runs = (fuzz, invariant) => ({
+  fsPermissions: { readDirectory: ["./tests/vectors", "./artifacts"] },
+  fuzz: { runs: fuzz, seed: "0x70696e61697675" },
+  invariant: { runs: invariant, depth: 32, failOnRevert: true },
+});
 
 const exportAbi = task("export-abi", "Write ABI and bytecode of every contract to pinaivu/chain/abi")
   .addFlag({ name: "check", description: "Write nothing; fail if the committed files differ" })
@@ -74,7 +82,7 @@ const deployed = {
 };
 
 export default defineConfig({
-  plugins: [hardhatIgnition, hardhatKeystore],
+  plugins: [hardhatIgnition, hardhatKeystore, branchCoverage],
   solidity: {
     profiles: {
       default: { compilers: [compiler], overrides },
@@ -92,11 +100,5 @@ export default defineConfig({
     ...Object.fromEntries(networkNames().map((name) => [name, deployed])),
   },
   tasks: [exportAbi, deploy, verification],
-  test: {
-    solidity: {
-      fsPermissions: { readDirectory: ["./tests/vectors", "./artifacts"] },
-      fuzz: { runs: 256, seed: "0x70696e61697675" },
-      invariant: { runs: 32, depth: 32, failOnRevert: true },
-    },
-  },
+  test: { solidity: { profiles: { default: runs(256, 32), deep: runs(10_000, 10_000) } } },
 });
