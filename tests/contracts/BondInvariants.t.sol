@@ -8,7 +8,7 @@ import {Evidence} from "./support/Evidence.sol";
 /// keeps count. Calls that can't succeed are left out, so every revert is a defect; but what must wait is
 /// tried at any time.
 contract BondHandler is Evidence {
-    uint256 private constant NODES = 3;
+    uint256 private constant NODES = 2;
     address private constant SINK = address(0x5111c);
 
     uint256 public paidIn; // into bonds and reserve, ever
@@ -49,21 +49,28 @@ contract BondHandler is Evidence {
         address node = nodeAt(who % NODES);
         (uint96 amount, address funder, uint40 unbondingAt) = nodeRegistry.bondOf(node);
         if (amount == 0) return;
-        vm.prank(funder);
+        vm.startPrank(funder);
         if (unbondingAt == 0) nodeRegistry.requestUnbonding(node);
-        else nodeRegistry.cancelUnbonding(node);
+        else if (who % 8 < NODES) nodeRegistry.cancelUnbonding(node); // now and then
+        vm.stopPrank();
     }
 
-    function withdraw(uint256 who) external {
+    function withdraw() external {
+        for (uint256 i = 0; i < NODES; ++i) _withdraw(nodeAt(i));
+    }
+
+    /// @dev The whole way out, which chance alone rarely finds.
+    function leave(uint256 who) external {
         address node = nodeAt(who % NODES);
-        (, address funder, uint40 unbondingAt) = nodeRegistry.bondOf(node);
-        bool matured = unbondingAt != 0 && block.timestamp >= unbondingAt;
-        vm.prank(funder);
-        try nodeRegistry.withdrawBond(node, SINK) {
-            if (block.timestamp < _lastPaidIn[node] + UNBONDING_DELAY) leftTooEarly = true;
-        } catch {
-            check(!matured);
+        (uint96 amount, address funder, uint40 unbondingAt) = nodeRegistry.bondOf(node);
+        if (amount == 0) return;
+        if (unbondingAt == 0) {
+            vm.prank(funder);
+            nodeRegistry.requestUnbonding(node);
+            (, , unbondingAt) = nodeRegistry.bondOf(node);
         }
+        if (unbondingAt > block.timestamp) vm.warp(unbondingAt);
+        _withdraw(node);
     }
 
     function fund(uint96 amount) external {
@@ -96,7 +103,7 @@ contract BondHandler is Evidence {
     }
 
     function passTime(uint32 duration) external {
-        vm.warp(block.timestamp + bound(duration, 1, 2 days));
+        vm.warp(block.timestamp + bound(duration, 1, 5 days));
     }
 
     function bonds() external view returns (uint256 sum) {
@@ -131,6 +138,17 @@ contract BondHandler is Evidence {
 
     function nodeAt(uint256 index) public pure returns (address) {
         return vm.addr(NODE_KEY + index);
+    }
+
+    function _withdraw(address node) private {
+        (, address funder, uint40 unbondingAt) = nodeRegistry.bondOf(node);
+        bool matured = unbondingAt != 0 && block.timestamp >= unbondingAt;
+        vm.prank(funder);
+        try nodeRegistry.withdrawBond(node, SINK) {
+            if (block.timestamp < _lastPaidIn[node] + UNBONDING_DELAY) leftTooEarly = true;
+        } catch {
+            check(!matured);
+        }
     }
 
     function _reportTwo(uint256 key) private {
