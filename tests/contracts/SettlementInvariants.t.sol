@@ -86,6 +86,10 @@ contract SettlementHandler is Network {
         }
     }
 
+    function slashReserve() external by(address(faults)) {
+        settlement.slashReserve(logId);
+    }
+
     function withdrawFees() external by(OPERATOR) {
         if (settlement.logStateOf(logId).fees != 0) settlement.withdrawFees(logId, OPERATOR);
     }
