@@ -4,13 +4,18 @@ pragma solidity 0.8.37;
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
 import {NodeRegistration, TypedData} from "./libraries/TypedData.sol";
 import {PeerRegistry} from "./PeerRegistry.sol";
+import {NodeBonds} from "./registry/NodeBonds.sol";
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
 /// @title NodeRegistry
 /// @dev Storage layout:
-///   0  nonces       PeerRegistry
-///   1  peer owners  PeerRegistry
-///   2  nodes        node → payout; next payout, changes at, registered at; peer x; peer y
-contract NodeRegistry is INodeRegistry, PeerRegistry {
+///   0  nonces           PeerRegistry
+///   1  peer owners      PeerRegistry
+///   2  bonds            node → amount, funder; unbonding at                              NodeBonds
+///   3  allowed funders  node → funder                                                    NodeBonds
+///   4  nodes            node → payout; next payout, changes at, registered at; peer x; peer y
+contract NodeRegistry is INodeRegistry, PeerRegistry, NodeBonds {
     using TypedData for NodeRegistration;
 
     uint8 private constant ROLE_NODE = 2;
@@ -22,7 +27,16 @@ contract NodeRegistry is INodeRegistry, PeerRegistry {
 
     /// @param settlement Future address of Settlement, which compares at its own construction.
     /// @param payoutDelay_ Seconds from a change of a payout wallet to its effect.
-    constructor(address settlement, uint32 payoutDelay_) PeerRegistry(settlement, ROLE_NODE) {
+    /// @param token_ The settlement token, which bonds are made of.
+    /// @param faults_ Future address of ObjectiveFaults, which compares at its own construction.
+    /// @param unbondingDelay_ Seconds from asking for a bond back to having it; Settlement compares it.
+    constructor(
+        address settlement,
+        uint32 payoutDelay_,
+        IERC20 token_,
+        address faults_,
+        uint32 unbondingDelay_
+    ) PeerRegistry(settlement, ROLE_NODE) NodeBonds(token_, faults_, unbondingDelay_) {
         payoutDelay = payoutDelay_;
     }
 
@@ -44,8 +58,7 @@ contract NodeRegistry is INodeRegistry, PeerRegistry {
 
     /// @inheritdoc INodeRegistry
     function payoutOf(address node) external view returns (address) {
-        Node storage entry = _nodes[node];
-        return _payoutChanged(entry) ? entry.nextPayout : entry.payout;
+        return _payoutOf(node);
     }
 
     /// @inheritdoc INodeRegistry
@@ -54,6 +67,12 @@ contract NodeRegistry is INodeRegistry, PeerRegistry {
         if (_payoutChanged(_nodes[node])) {
             (entry.payout, entry.nextPayout, entry.payoutChangesAt) = (entry.nextPayout, address(0), 0);
         }
+    }
+
+    /// @inheritdoc NodeBonds
+    function _payoutOf(address node) internal view override returns (address) {
+        Node storage entry = _nodes[node];
+        return _payoutChanged(entry) ? entry.nextPayout : entry.payout;
     }
 
     function _register(

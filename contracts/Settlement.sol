@@ -212,15 +212,21 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
                 && address(enclaves.receiptLog()) == address(log)
                 && enclaves.delay() >= config.times.adminDelay;
         if (!fits) revert WrongWiring(address(enclaves));
-        if (config.nodeRegistry.domainSeparator() != separator) {
-            revert WrongWiring(address(config.nodeRegistry));
-        }
+        INodeRegistry nodes = config.nodeRegistry;
+        fits =
+            nodes.domainSeparator() == separator
+            && address(nodes.token()) == address(config.token)
+            && nodes.unbondingDelay() >= config.times.withdrawalDelay;
+        if (!fits) revert WrongWiring(address(nodes));
         if (config.gatewayRegistry.domainSeparator() != separator) {
             revert WrongWiring(address(config.gatewayRegistry));
         }
         IObjectiveFaults judge = config.faults;
-        if (judge.domainSeparator() != separator || judge.settlement() != address(this)) {
-            revert WrongWiring(address(judge));
-        }
+        fits =
+            judge.domainSeparator() == separator
+            && judge.settlement() == address(this)
+            && address(judge.nodeRegistry()) == address(nodes)
+            && address(judge.enclaveRegistry()) == address(enclaves);
+        if (!fits) revert WrongWiring(address(judge));
     }
 }

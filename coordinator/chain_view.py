@@ -10,7 +10,6 @@ from coordinator.ports import (
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.records import Anchor
 from pinaivu.chain.records import EpochRecord as ChainEpoch
-from pinaivu.keys import ZERO_ADDRESS
 from pinaivu.typed_data import Domain
 
 
@@ -31,10 +30,12 @@ class ContractView:
 
     def node(self, node: bytes) -> NodeRecord | None:
         """A node's registration."""
-        found = self._client.node(node, self._client.final_block())
+        block = self._client.final_block()
+        found = self._client.node(node, block)
         if found is None:
             return None
-        return NodeRecord(node, found.payout, found.peer_point, ZERO_ADDRESS)
+        funder = self._client.bond_of(node, block).funder
+        return NodeRecord(node, found.payout, found.peer_point, funder)
 
     def gateway_peer(self, gateway: bytes) -> bytes | None:
         """A gateway's peer point."""

@@ -13,7 +13,7 @@ from pinaivu.typed_data import Domain
 
 
 class NodeRecord(Struct, frozen=True):
-    """A registered node: where its money goes and which peer key is its own."""
+    """A registered node: where its money goes, its peer key, who bonds it (zero: nobody)."""
 
     node: bytes
     payout: bytes

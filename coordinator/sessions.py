@@ -144,7 +144,9 @@ class Sessions:
         if isinstance(frame, wire.PutOffer):
             offer = signed_from_bytes(Offer, frame.offer)
             model = await self._directory.model(offer.message.model)
-            self._to.book.put(offer, record, model, self._now_ms())
+            # Wallet and bond may have changed since the hello; a node once registered stays so.
+            fresh = await self._directory.node(record.node) or record
+            self._to.book.put(offer, fresh, model, self._now_ms())
             return
         completion = signed_from_bytes(Completion, frame.completion)
         try:

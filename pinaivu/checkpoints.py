@@ -182,6 +182,19 @@ def verify_note(
     return signed
 
 
+def claimed_checkpoint(note: Note) -> Signed[Checkpoint]:
+    """The typed checkpoint in a note whose keys nobody named, as evidence: nothing is verified.
+
+    Raises `InvalidEncoding` unless exactly one line in the log's name has its form.
+    """
+    length = _EPOCH_AND_TIME_BYTES + SIGNATURE_BYTES
+    found = [s.payload for s in note.signatures if s.name == note.origin]
+    typed = [payload for payload in found if len(payload) == length]
+    if len(typed) != 1:
+        raise InvalidEncoding(f"{len(typed)} lines of epoch, time and EIP-712 signature, not one")
+    return _read_typed(note, typed[0])
+
+
 def require_same_history(one: Checkpoint, other: Checkpoint) -> None:
     """Raise `Equivocation` for two checkpoints of one log and size with different roots.
 
@@ -206,6 +219,10 @@ def _typed_checkpoint(note: Note, compressed: bytes) -> Signed[Checkpoint]:
     payload = _payload_of(note, _signing_key_id(note.origin, compressed), "EIP-712")
     if len(payload) != _EPOCH_AND_TIME_BYTES + SIGNATURE_BYTES:
         raise BadSignature("the note's EIP-712 line is not epoch, time and signature")
+    return _read_typed(note, payload)
+
+
+def _read_typed(note: Note, payload: bytes) -> Signed[Checkpoint]:
     checkpoint = Checkpoint(
         log_id=note.log_id,
         epoch=int.from_bytes(payload[:8]),

@@ -2,12 +2,13 @@
 pragma solidity 0.8.37;
 
 import {NodeRegistration} from "../libraries/TypedData.sol";
+import {INodeBonds} from "./INodeBonds.sol";
 import {IPeerRegistry} from "./IPeerRegistry.sol";
 
-/// @title Nodes: key, payout wallet, peer
+/// @title Nodes: key, payout wallet, peer, bond
 /// @notice Anyone may register a node key. Registering again updates it: a new peer at once, a new payout
 /// wallet after `payoutDelay`, so that a stolen node key can't take the credit unnoticed.
-interface INodeRegistry is IPeerRegistry {
+interface INodeRegistry is IPeerRegistry, INodeBonds {
     /// @notice A registered node.
     /// @param payout Wallet in force now.
     /// @param nextPayout Wallet that waits; zero if none.

@@ -14,6 +14,7 @@ const CONTRACTS = [
   "contracts/NodeRegistry.sol:NodeRegistry",
   "contracts/GatewayRegistry.sol:GatewayRegistry",
   "contracts/ModelRegistry.sol:ModelRegistry",
+  "contracts/ObjectiveFaults.sol:ObjectiveFaults",
   "contracts/mocks/TestToken.sol:TestToken",
   "contracts/mocks/SimulatedAttestationVerifier.sol:SimulatedAttestationVerifier",
   "@openzeppelin/contracts/access/manager/AccessManager.sol:AccessManager",

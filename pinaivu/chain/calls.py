@@ -8,14 +8,26 @@ Who may make a call, and whether it makes sense now, is for the contract to say.
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from typing import TypeVar
 
+from eth_hash.auto import keccak
 from msgspec import Struct
 
 from pinaivu.chain.abi import load
 from pinaivu.chain.deployment import CONTRACTS, Deployment
 from pinaivu.chain.records import Anchor, ModelRecord
-from pinaivu.messages import Batch, GatewayRegistration, NodeRegistration, Verdict
+from pinaivu.messages import (
+    Batch,
+    Checkpoint,
+    Completion,
+    GatewayRegistration,
+    NodeRegistration,
+    Receipt,
+    Verdict,
+)
 from pinaivu.typed_data import Signed
+
+_Pair = TypeVar("_Pair", Completion, Checkpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +57,14 @@ class Calls:
 
     def __init__(self, deployment: Deployment) -> None:
         self._spender = deployment.settlement
+        self._bond_spender = deployment.node_registry
         self._token = _Target("TestToken", deployment.token)
         at = {name: _Target(abi, getattr(deployment, name)) for name, abi in CONTRACTS.items()}
         self._settlement = at["settlement"]
         self._logs = at["receipt_log"]
         self._enclaves = at["enclave_registry"]
         self._nodes = at["node_registry"]
+        self._faults = at["objective_faults"]
         self._gateways = at["gateway_registry"]
         self._models = at["model_registry"]
 
@@ -59,6 +73,10 @@ class Calls:
     def approve(self, amount: int) -> Call:
         """Let Settlement take up to `amount` of the sender's tokens."""
         return self._token("approve", self._spender, amount)
+
+    def approve_bond(self, amount: int) -> Call:
+        """Let NodeRegistry take up to `amount` of the sender's tokens, for `bond`."""
+        return self._token("approve", self._bond_spender, amount)
 
     def mint(self, to: bytes, amount: int) -> Call:
         """New tokens for `to`; only the development token can."""
@@ -170,6 +188,26 @@ class Calls:
         words = members(registration.message)
         return self._nodes("registerBySignature", words, registration.signature, peer_signature)
 
+    def allow_funder(self, node: bytes, funder: bytes) -> Call:
+        """Let `funder` start the node's next bond, zero: nobody; by node or payout wallet."""
+        return self._nodes("allowFunder", node, funder)
+
+    def bond(self, node: bytes, amount: int) -> Call:
+        """Add to a node's bond; needs `approve_bond` before. A fault costs all of it."""
+        return self._nodes("bond", node, amount)
+
+    def request_unbonding(self, node: bytes) -> Call:
+        """Ask for a whole bond back; by its funder."""
+        return self._nodes("requestUnbonding", node)
+
+    def cancel_unbonding(self, node: bytes) -> Call:
+        """Leave a bond where it is after all; by its funder."""
+        return self._nodes("cancelUnbonding", node)
+
+    def withdraw_bond(self, node: bytes, to: bytes) -> Call:
+        """Pay a whole bond out, once the delay is over; by its funder."""
+        return self._nodes("withdrawBond", node, to)
+
     def register_gateway(
         self, peer_point: bytes, endpoints: Sequence[str], peer_signature: bytes
     ) -> Call:
@@ -199,6 +237,39 @@ class Calls:
     def remove_model(self, model: str) -> Call:
         """Remove a model; by the registrar."""
         return self._models("removeModel", model)
+
+    # Objective faults: anybody may report, and names who gets the reporter's share
+
+    def report_completions(
+        self, first: Signed[Completion], second: Signed[Completion], reward_to: bytes
+    ) -> Call:
+        """Two completions of one node for one award: its bond."""
+        return self._report("reportCompletions", first, second, reward_to)
+
+    def report_checkpoints(
+        self, first: Signed[Checkpoint], second: Signed[Checkpoint], reward_to: bytes
+    ) -> Call:
+        """Two roots of one log at one size: the log's reserve."""
+        return self._report("reportCheckpoints", first, second, reward_to)
+
+    def report_receipt(self, receipt: Signed[Receipt], reward_to: bytes) -> Call:
+        """A receipt whose total is not the sum of its segments: the log's reserve."""
+        words = receipt_words(receipt.message)
+        return self._faults("reportReceipt", words, receipt.signature, reward_to)
+
+    def sweep(self) -> Call:
+        """Pay what faults cost and no reporter got to the beneficiary."""
+        return self._faults("sweep")
+
+    def _report(
+        self, function: str, first: Signed[_Pair], second: Signed[_Pair], reward_to: bytes
+    ) -> Call:
+        return self._faults(
+            function,
+            *(members(first.message), first.signature),
+            *(members(second.message), second.signature),
+            reward_to,
+        )
 
     # Enclaves
 
@@ -231,6 +302,17 @@ def members(message: Struct) -> tuple[object, ...]:
     """A signed message as the Solidity struct of the same members."""
     values = (getattr(message, name) for name in message.__struct_fields__)
     return tuple(list(v) if isinstance(v, tuple) else v for v in values)
+
+
+def receipt_words(receipt: Receipt) -> tuple[object, ...]:
+    """A receipt as the Solidity struct, which carries the model's key in place of its id."""
+    head = tuple(
+        getattr(receipt, name)
+        for name in receipt.__struct_fields__
+        if name not in {"model", "segments"}
+    )
+    model_key = keccak(receipt.model.encode())
+    return (head, model_key, [members(segment) for segment in receipt.segments])
 
 
 def _point(point: bytes) -> tuple[bytes, bytes]:

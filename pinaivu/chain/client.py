@@ -15,7 +15,7 @@ from typing import Any, Final
 from eth_hash.auto import keccak
 
 from pinaivu.chain.abi import load
-from pinaivu.chain.calls import members
+from pinaivu.chain.calls import receipt_words
 from pinaivu.chain.deployment import CONTRACTS, Deployment
 from pinaivu.chain.errors import ChainUnavailable, NotDeployed, Reverted
 from pinaivu.chain.events import LogReader
@@ -27,6 +27,7 @@ from pinaivu.chain.records import (
     GatewayRecord,
     LogState,
     ModelRecord,
+    NodeBond,
     NodeCredit,
     NodeRecord,
     PairRecord,
@@ -158,6 +159,23 @@ class ChainClient:
         found = self._each("settlement", "creditOf", [(node,) for node in nodes], block)
         return [NodeCredit(credit, lifetime) for credit, lifetime in found]
 
+    def bond_of(self, node: bytes, block: int | None = None) -> NodeBond:
+        """A node's bond; zeros if it has none."""
+        return self.bonds([node], block)[0]
+
+    def bonds(self, nodes: Sequence[bytes], block: int | None = None) -> list[NodeBond]:
+        """The bonds of many nodes at one block."""
+        at = self.head() if block is None else block
+        keys = [(node,) for node in nodes]
+        held = self._each("node_registry", "bondOf", keys, at)
+        allowed = self._each("node_registry", "allowedFunderOf", keys, at)
+        return [
+            NodeBond(node, amount, funder, _ms(unbonding_at), next_funder)
+            for node, (amount, funder, unbonding_at), (next_funder,) in zip(
+                nodes, held, allowed, strict=True
+            )
+        ]
+
     def gateway(self, gateway: bytes, block: int | None = None) -> GatewayRecord | None:
         """A gateway's record; None if it isn't registered."""
         (raw,) = self._read(self._view("gateway_registry", "gatewayOf", gateway), block)
@@ -285,14 +303,7 @@ class ChainClient:
 
         `Reverted` names what doesn't fit. Who signed the receipt is not checked.
         """
-        head = tuple(
-            getattr(receipt, name)
-            for name in receipt.__struct_fields__
-            if name not in {"model", "segments"}
-        )
-        model_key = keccak(receipt.model.encode())
-        words = (head, model_key, [members(segment) for segment in receipt.segments])
-        proof = list(inclusion_proof)
+        words, proof = receipt_words(receipt), list(inclusion_proof)
         asked = self._view("receipt_log", "settledIn", words, index, proof, astuple(anchor))
         self._read(asked, block)
 

@@ -38,7 +38,8 @@ _OPENED: Final = (
     (GUARDIAN, "enclave_registry", ("revokePair", "revokeEpoch")),
     (REGISTRAR, "model_registry", ("setModel", "removeModel")),
 )
-_CREATED_BEFORE_SETTLEMENT: Final = 8
+_CREATED_BEFORE_FAULTS: Final = 8
+_CREATED_BEFORE_SETTLEMENT: Final = 9
 _SECOND: Final = 1000
 _MINUTE: Final = 60 * _SECOND
 _DAY: Final = 24 * 60 * _MINUTE
@@ -50,6 +51,7 @@ class Settings:
 
     times: Times
     payout_delay_ms: int
+    unbonding_delay_ms: int
     epoch_lifetime_ms: int
     debit_limit_ppm: int
 
@@ -74,6 +76,7 @@ LOCAL: Final = Settings(
         limiter_window_ms=60 * _MINUTE,
     ),
     payout_delay_ms=4 * _MINUTE,
+    unbonding_delay_ms=4 * _MINUTE,
     epoch_lifetime_ms=30 * _DAY,
     debit_limit_ppm=500_000,
 )
@@ -113,11 +116,13 @@ def deploy(
 ) -> Deployment:
     """Create every contract, hand out the roles, and check the result. Not repeatable.
 
-    No other transaction of `sender`'s key may come between: the address of Settlement is counted
-    from its nonce, and the contracts made for another address are refused (`Reverted`).
+    No other transaction of `sender`'s key may come between: the addresses of ObjectiveFaults and
+    Settlement are counted from its nonce, and contracts made for another address are refused
+    (`Reverted`). What faults cost and no reporter gets goes to the administrator.
     """
     first = quantity(rpc.call("eth_getTransactionCount", to_hex(sender.address), "latest"))
     block = quantity(rpc.call("eth_blockNumber")) + 1
+    judge = created_address(sender.address, first + _CREATED_BEFORE_FAULTS)
     settlement = created_address(sender.address, first + _CREATED_BEFORE_SETTLEMENT)
     times = tuple(ms // _SECOND for ms in astuple(settings.times))  # in the struct's order
     admin_delay_s = settings.times.admin_delay_ms // _SECOND
@@ -128,10 +133,13 @@ def deploy(
     verifier = _create(sender, "SimulatedAttestationVerifier", settlement, powers.simulator)
     lifetime_s = settings.epoch_lifetime_ms // _SECOND
     enclaves = _create(sender, "EnclaveRegistry", manager, log, verifier, admin_delay_s, lifetime_s)
-    nodes = _create(sender, "NodeRegistry", settlement, settings.payout_delay_ms // _SECOND)
+    payout_delay_s = settings.payout_delay_ms // _SECOND
+    bonds = (token, judge, settings.unbonding_delay_ms // _SECOND)
+    nodes = _create(sender, "NodeRegistry", settlement, payout_delay_s, *bonds)
     gateways = _create(sender, "GatewayRegistry", settlement)
     models = _create(sender, "ModelRegistry", manager)
-    parts = (token, manager, log, enclaves, nodes, gateways, models)
+    _create(sender, "ObjectiveFaults", settlement, nodes, enclaves, powers.administrator)
+    parts = (token, manager, log, enclaves, nodes, gateways, models, judge)
     _create(sender, "Settlement", (*parts, settings.debit_limit_ppm, times))
 
     deployment = Deployment(
@@ -143,6 +151,7 @@ def deploy(
         receipt_log=log,
         enclave_registry=enclaves,
         node_registry=nodes,
+        objective_faults=judge,
         gateway_registry=gateways,
         model_registry=models,
     )

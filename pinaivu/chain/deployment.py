@@ -18,6 +18,7 @@ CONTRACTS: Final = {
     "receipt_log": "ReceiptLog",
     "enclave_registry": "EnclaveRegistry",
     "node_registry": "NodeRegistry",
+    "objective_faults": "ObjectiveFaults",
     "gateway_registry": "GatewayRegistry",
     "model_registry": "ModelRegistry",
 }
@@ -36,6 +37,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     receipt_log: _Hex
     enclave_registry: _Hex
     node_registry: _Hex
+    objective_faults: _Hex
     gateway_registry: _Hex
     model_registry: _Hex
 
@@ -51,6 +53,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     receipt_log: bytes
     enclave_registry: bytes
     node_registry: bytes
+    objective_faults: bytes
     gateway_registry: bytes
     model_registry: bytes
 

@@ -10,7 +10,7 @@ few endpoints keep old state. Answers are kept, so that many bundles cost few ca
 Nothing is proven by an endpoint's answer. Where it gives none, `ChainUnavailable` is raised.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final, ParamSpec, TypeVar
 
@@ -18,6 +18,7 @@ from pinaivu.chain.abi import load
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.errors import ChainUnavailable, Reverted
 from pinaivu.chain.events import Event, LogReader
+from pinaivu.keys import ZERO_ADDRESS
 from pinaivu.verify.facts import (
     Earnings,
     EpochFact,
@@ -29,6 +30,9 @@ from pinaivu.verify.facts import (
 
 GRANT_EPOCH_SKEW_MS: Final = 120_000
 """Block times and a coordinator's clock may differ by so much."""
+
+BOOK_SKEW_MS: Final = 120_000
+"""How old a book's knowledge of payout wallets and bonds may be: an offer's life and a cache's."""
 
 _REMEMBERED: Final = 4096
 P = ParamSpec("P")
@@ -53,6 +57,7 @@ class ContractFacts:
         self.earnings = _kept(self._earnings)
         self._time_ms = _kept(self._block_time_ms)
         self._wallet_events = _kept(self._read_wallet_events)
+        self._bond_events = _kept(self._read_bond_events)
 
     def _epoch(self, log_id: bytes, number: int) -> EpochFact | None:
         record = self._client.epoch(log_id, number, self.block)
@@ -111,10 +116,33 @@ class ContractFacts:
         events = [event for event in self._wallet_events(node) if event.block_number <= at]
         if not events:
             return None
+        at_ms = self._time_ms(at)
+        payout, funder = self._wallets(node, at, at_ms)
         return NodeFact(
             registered_at_ms=self._time_ms(events[0].block_number),
-            payout=_wallet(events, self._time_ms(at), self._time_ms),
+            payout=payout,
+            bond_funder=funder,
+            lately=self._lately(node, at, at_ms) - {(payout, funder)},
         )
+
+    def _wallets(self, node: bytes, block: int, at_ms: int) -> tuple[bytes, bytes]:
+        """Payout wallet and bond funder after the events up to `block`, at a time not before it."""
+        wallets = [event for event in self._wallet_events(node) if event.block_number <= block]
+        bonds = (event for event in self._bond_events(node) if event.block_number <= block)
+        return _wallet(wallets, at_ms, self._time_ms), _funder(bonds)
+
+    def _lately(self, node: bytes, at: int, at_ms: int) -> frozenset[tuple[bytes, bytes]]:
+        """What `_wallets` was since `BOOK_SKEW_MS` before, as far as the node was registered."""
+        since_ms = at_ms - BOOK_SKEW_MS
+        events = (*self._wallet_events(node), *self._bond_events(node))
+        changes = {e.block_number: self._time_ms(e.block_number) for e in events}
+        before = [block for block, ms in changes.items() if ms <= since_ms]
+        moments = {(max(before), since_ms)} if before else set()
+        for block, ms in changes.items():
+            if since_ms < ms and block <= at:
+                moments.add((block - 1, ms - 1))
+        pairs = (self._wallets(node, block, ms) for block, ms in moments)
+        return frozenset(pair for pair in pairs if pair[0])
 
     def _model(self, model_key: bytes, block: int) -> ModelFact | None:
         registry = load("ModelRegistry")
@@ -168,6 +196,15 @@ class ContractFacts:
         topic = load("NodeRegistry").event("PayoutSet").topic
         return self._read(topic, node.rjust(32, b"\0"))
 
+    def _read_bond_events(self, node: bytes) -> tuple[Event, ...]:
+        registry = load("NodeRegistry")
+        found = [
+            event
+            for name in ("Bonded", "BondWithdrawn", "BondSlashed")
+            for event in self._read(registry.event(name).topic, node.rjust(32, b"\0"))
+        ]
+        return tuple(sorted(found, key=_position))
+
     def _batch_events(self, name: str, log_id: bytes, sequence: int) -> tuple[Event, ...]:
         return self._read(load("Settlement").event(name).topic, log_id, sequence.to_bytes(32))
 
@@ -196,6 +233,14 @@ def _kept(read: Callable[P, T]) -> Callable[P, T]:
 
 def _position(event: Event) -> _Position:
     return (event.block_number, event.log_index)
+
+
+def _funder(events: Iterable[Event]) -> bytes:
+    """Whose bond it is after these events; zero without a bond, which ends as a whole."""
+    funder = ZERO_ADDRESS
+    for event in events:
+        funder = event.arguments["funder"] if event.name == "Bonded" else ZERO_ADDRESS
+    return funder
 
 
 def _wallet(events: list[Event], at_ms: int, time_ms: Callable[[int], int]) -> bytes:

@@ -62,6 +62,21 @@ class NodeRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeBond:
+    """What a node loses for an objective fault; zeros without a bond.
+
+    `unbonding_at_ms` is when the funder may take it back, 0 if it didn't ask. `allowed_funder` may
+    start the next bond, beside the node and its payout wallet; zero: nobody.
+    """
+
+    node: bytes
+    amount: int
+    funder: bytes
+    unbonding_at_ms: int
+    allowed_funder: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayRecord:
     """A registered gateway; `endpoints` are URLs and multiaddrs as it gave them, unchecked."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinaivu.chain.abi import Item, load
+from pinaivu.chain.calls import Call
 from pinaivu.chain.errors import RpcRefused
 from pinaivu.chain.refusals import meaning
 from pinaivu.chain.rpc import JsonRpc, Request
@@ -50,6 +51,15 @@ def read_many(
     except RpcRefused as refused:
         raise meaning("a batch of reads", refused) from refused
     return [one.item.decode_result(from_hex(raw)) for one, raw in zip(asked, results, strict=True)]
+
+
+def simulate(rpc: JsonRpc, call: Call) -> None:
+    """Run a call at the head without sending it, from nobody; `Reverted` where it would fail."""
+    asked = {"to": to_hex(call.to), "data": to_hex(call.data)}
+    try:
+        rpc.call("eth_call", asked, "latest")
+    except RpcRefused as refused:
+        raise meaning(call.what, refused) from refused
 
 
 def _request(asked: View, block: int | None) -> Request:

@@ -1,1 +1,1 @@
-"""The command line: `pinaivu up | verify | keys | wallet | node`."""
+"""The command line: `pinaivu up | verify | keys | wallet | node | report`."""

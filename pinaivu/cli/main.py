@@ -14,7 +14,8 @@ _COMMANDS: Final = {
     "verify": "Check a request: a bundle file, or a request id.",
     "keys": "Make, list and revoke API keys of a gateway.",
     "wallet": "Deposit, grant, withdraw and look at balances.",
-    "node": "Register a GPU node, see what it earned, have it paid out.",
+    "node": "Register a GPU node, bond it, see what it earned, have it paid out.",
+    "report": "Report a fault that signatures prove, for a share of what it costs.",
 }
 
 

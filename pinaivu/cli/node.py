@@ -8,6 +8,7 @@ import click
 from pinaivu.bindings import sign_peer_binding
 from pinaivu.chain.calls import Calls
 from pinaivu.chain.transactor import Transactor
+from pinaivu.cli import bond
 from pinaivu.cli.place import network_options, open_chain, open_folder, parse_address, tokens
 from pinaivu.codes import Role
 from pinaivu.keyfiles import load_key
@@ -19,10 +20,13 @@ _path = click.Path(dir_okay=False, path_type=Path)
 
 @click.group("node")
 def command() -> None:
-    """Register a node, see what it earned, have it paid out.
+    """Register a node, bond it, see what it earned, have it paid out.
 
     The node itself runs as `python -m node --config FILE`; docs/node.md has a configuration.
     """
+
+
+command.add_command(bond.command)
 
 
 @command.command("register")

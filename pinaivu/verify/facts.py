@@ -27,11 +27,16 @@ class EpochFact(Struct, frozen=True, kw_only=True):
 
 
 class NodeFact(Struct, frozen=True, kw_only=True):
-    """A node's registration as of a block: since when, and whose wallet its money goes to."""
+    """A node's registration as of a block: since when, who is paid, who bonds it (zero: nobody).
+
+    `lately` has the (payout, bond funder) that were in force shortly before, if others: a book
+    can't know of a change at the very block.
+    """
 
     registered_at_ms: int
     payout: bytes
     bond_funder: bytes = bytes(20)
+    lately: frozenset[tuple[bytes, bytes]] = frozenset()
 
 
 class ModelFact(Struct, frozen=True, kw_only=True):

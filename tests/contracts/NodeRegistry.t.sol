@@ -88,6 +88,32 @@ contract NodeRegistryTest is Network {
         _refusedBinding(peer, bindingSignature(peer, NODE, 4));
     }
 
+    function test_ARelayedRegistrationNeedsThePeersSignatureToo() external {
+        NodeRegistration memory registration = _registration(0);
+        bytes memory signed = signature(NODE_KEY, _digest(registration));
+        (Peer memory peer, Peer memory other) = (Peers.get(0), Peers.get(1));
+        bytes32 digest = _bindingDigest(NODE, peer.x, peer.y);
+        reverts(_wrongPeer(peer.x, peer.y, vm.addr(other.key)));
+        nodeRegistry.registerBySignature(registration, signed, signature(other.key, digest));
+    }
+
+    /// @dev The point registered is that of the key that signed, so the peer id that follows from it is too.
+    function test_ThePointIsThatOfThePeerKey() external {
+        Peer memory peer = Peers.get(0);
+        bytes32 otherY = bytes32(~uint256(peer.y)); // of other parity: another peer id
+        bytes memory binding = signature(peer.key, _bindingDigest(NODE, peer.x, otherY));
+        bytes memory refusal = _wrongPeer(peer.x, otherY, vm.addr(peer.key));
+        reverts(refusal);
+        vm.prank(NODE);
+        nodeRegistry.register(WALLET, peer.x, otherY, binding);
+
+        NodeRegistration memory registration = _registration(0);
+        registration.peerY = otherY;
+        bytes memory signed = signature(NODE_KEY, _digest(registration));
+        reverts(refusal);
+        nodeRegistry.registerBySignature(registration, signed, binding);
+    }
+
     function test_APeerBelongsToOneNode() external {
         _register(0, WALLET);
         Peer memory peer = Peers.get(0);
@@ -184,6 +210,15 @@ contract NodeRegistryTest is Network {
 
     function _digest(NodeRegistration memory registration) private view returns (bytes32) {
         return TypedData.digest(settlement.domainSeparator(), TypedData.hash(registration));
+    }
+
+    function _bindingDigest(address owner, bytes32 x, bytes32 y) private view returns (bytes32) {
+        return TypedData.digest(settlement.domainSeparator(), TypedData.hashPeerBinding(owner, 2, x, y));
+    }
+
+    function _wrongPeer(bytes32 x, bytes32 y, address signer) private pure returns (bytes memory) {
+        address peer = address(uint160(uint256(keccak256(bytes.concat(x, y)))));
+        return abi.encodeWithSelector(IPeerRegistry.WrongPeerSignature.selector, peer, signer);
     }
 
     function _relay(NodeRegistration memory registration) private {

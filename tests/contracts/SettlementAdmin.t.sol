@@ -4,13 +4,14 @@ pragma solidity 0.8.37;
 import {IEnclaveRegistry} from "../../contracts/interfaces/IEnclaveRegistry.sol";
 import {IGatewayRegistry} from "../../contracts/interfaces/IGatewayRegistry.sol";
 import {INodeRegistry} from "../../contracts/interfaces/INodeRegistry.sol";
+import {IObjectiveFaults} from "../../contracts/interfaces/IObjectiveFaults.sol";
 import {IReceiptLog} from "../../contracts/interfaces/IReceiptLog.sol";
 import {ISettlement} from "../../contracts/interfaces/ISettlement.sol";
 import {Batch, TypedData} from "../../contracts/libraries/TypedData.sol";
-import {FaultsDouble} from "./support/FaultsDouble.sol";
 import {Network} from "./support/Network.sol";
 
 import {IAccessManaged} from "@openzeppelin/contracts/access/manager/IAccessManaged.sol";
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
 /// @dev Construction and pause.
 contract SettlementAdminTest is Network {
@@ -63,20 +64,16 @@ contract SettlementAdminTest is Network {
     function test_EveryContractOfTheDeploymentIsCompared() external {
         (address log, address enclaves) = (address(receiptLog), address(enclaveRegistry));
         (address nodes, address gateways) = (address(nodeRegistry), address(gatewayRegistry));
-        address future = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 5);
+        address future = futureAddress(5);
         ISettlement.Config memory wanted = config(EVERYTHING_PPM, standardTimes());
         wanted.receiptLog = IReceiptLog(create(RECEIPT_LOG, abi.encode(future)));
-        wanted.nodeRegistry = INodeRegistry(create(NODE_REGISTRY, abi.encode(future, PAYOUT_DELAY)));
+        bytes memory arguments = nodeRegistryArguments(future, futureAddress(3));
+        wanted.nodeRegistry = INodeRegistry(create(NODE_REGISTRY, arguments));
         wanted.gatewayRegistry = IGatewayRegistry(create(GATEWAY_REGISTRY, abi.encode(future)));
-        bytes memory arguments = abi.encode(
-            manager,
-            wanted.receiptLog,
-            verifier,
-            ADMIN_DELAY,
-            EPOCH_LIFETIME
-        );
+        arguments = abi.encode(manager, wanted.receiptLog, verifier, ADMIN_DELAY, EPOCH_LIFETIME);
         wanted.enclaveRegistry = IEnclaveRegistry(create(ENCLAVE_REGISTRY, arguments));
-        wanted.faults = new FaultsDouble(future);
+        arguments = abi.encode(future, wanted.nodeRegistry, wanted.enclaveRegistry, BENEFICIARY);
+        wanted.faults = IObjectiveFaults(create(OBJECTIVE_FAULTS, arguments));
 
         ISettlement.Config memory mixed = _copy(wanted);
         mixed.receiptLog = IReceiptLog(log);
@@ -94,8 +91,37 @@ contract SettlementAdminTest is Network {
         mixed.faults = faults;
         _refusedWiring(mixed, address(faults));
         mixed = _copy(wanted);
+        mixed.token = IERC20(address(0x70ce4)); // bonds are of the settlement token
+        _refusedWiring(mixed, address(wanted.nodeRegistry));
+        mixed = _copy(wanted);
+        mixed.times.withdrawalDelay = UNBONDING_DELAY + 1; // bonds leave no sooner than payers can
+        _refusedWiring(mixed, address(wanted.nodeRegistry));
+        mixed = _copy(wanted);
         mixed.times.adminDelay += 1; // the registry's own delay must not be shorter
         _refusedWiring(mixed, address(wanted.enclaveRegistry));
+        eq(create(SETTLEMENT, abi.encode(wanted)), future);
+    }
+
+    function test_TheFaultsContractKnowsTheSameRegistries() external {
+        address future = futureAddress(7);
+        ISettlement.Config memory wanted = config(EVERYTHING_PPM, standardTimes());
+        wanted.receiptLog = IReceiptLog(create(RECEIPT_LOG, abi.encode(future)));
+        wanted.gatewayRegistry = IGatewayRegistry(create(GATEWAY_REGISTRY, abi.encode(future)));
+        bytes memory arguments = nodeRegistryArguments(future, futureAddress(4));
+        wanted.nodeRegistry = INodeRegistry(create(NODE_REGISTRY, arguments));
+        INodeRegistry twin = INodeRegistry(create(NODE_REGISTRY, arguments));
+        arguments = abi.encode(manager, wanted.receiptLog, verifier, ADMIN_DELAY, EPOCH_LIFETIME);
+        wanted.enclaveRegistry = IEnclaveRegistry(create(ENCLAVE_REGISTRY, arguments));
+        IEnclaveRegistry enclaveTwin = IEnclaveRegistry(create(ENCLAVE_REGISTRY, arguments));
+        arguments = abi.encode(future, wanted.nodeRegistry, wanted.enclaveRegistry, BENEFICIARY);
+        wanted.faults = IObjectiveFaults(create(OBJECTIVE_FAULTS, arguments));
+
+        ISettlement.Config memory mixed = _copy(wanted);
+        mixed.nodeRegistry = twin;
+        _refusedWiring(mixed, address(wanted.faults));
+        mixed = _copy(wanted);
+        mixed.enclaveRegistry = enclaveTwin;
+        _refusedWiring(mixed, address(wanted.faults));
         eq(create(SETTLEMENT, abi.encode(wanted)), future);
     }
 
@@ -164,8 +190,14 @@ contract SettlementAdminTest is Network {
         eq(address(uint160(uint256(key))), vm.addr(ENCLAVE_KEY));
         eq(vm.load(address(enclaveRegistry), _slot(1, bytes32(uint256(4)))), MEASUREMENT);
         (address node, address wallet) = registerNode(3);
-        bytes32 payout = vm.load(address(nodeRegistry), _slot(uint160(node), bytes32(uint256(2))));
+        bytes32 payout = vm.load(address(nodeRegistry), _slot(uint160(node), bytes32(uint256(4))));
         eq(address(uint160(uint256(payout))), wallet);
+        token.mint(node, 9);
+        vm.startPrank(node);
+        token.approve(address(nodeRegistry), 9);
+        nodeRegistry.bond(node, 9);
+        bytes32 bond = vm.load(address(nodeRegistry), _slot(uint160(node), bytes32(uint256(2))));
+        eq(bond, bytes32(abi.encodePacked(node, uint96(9))));
     }
 
     function construct(ISettlement.Config calldata wanted) external {

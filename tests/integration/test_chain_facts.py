@@ -7,10 +7,12 @@ import pytest
 from eth_hash.auto import keccak
 
 from pinaivu.chain.anvil import AnvilProcess
+from pinaivu.chain.deployer import LOCAL
 from pinaivu.chain.errors import ChainUnavailable
-from pinaivu.chain.facts import ContractFacts
+from pinaivu.chain.facts import BOOK_SKEW_MS, ContractFacts
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.codes import Role
+from pinaivu.keys import ZERO_ADDRESS
 from pinaivu.settlement import unpack_rows
 from tests.integration.chain_network import (
     GENESIS_AGE_S,
@@ -143,3 +145,20 @@ def test_a_wallet_is_the_one_in_force_at_a_block(network: Network) -> None:
     now = network.client.node(node.address, changed.block)
     assert now is not None
     assert now.registered_at_ms == (seen[0].registered_at_ms if seen[0] else 0)
+
+
+def test_a_wallet_that_came_into_force_lately_is_told_with_the_former(network: Network) -> None:
+    """Time brings it into force, without an event at that moment."""
+    node = network.node(WALLET)
+    peer = new_key()
+    proof = network.binding(node.address, Role.NODE, peer)
+    node.send(network.calls.register_node(OTHER_WALLET, peer.point, proof))
+    later(network, (LOCAL.payout_delay_ms + BOOK_SKEW_MS // 2) // 1000)
+    soon = facts(network).node(node.address)
+    later(network, BOOK_SKEW_MS // 1000)
+    late = facts(network).node(node.address)
+    assert soon is not None
+    assert late is not None
+    assert (soon.payout, late.payout) == (OTHER_WALLET, OTHER_WALLET)
+    assert soon.lately == {(WALLET, ZERO_ADDRESS)}
+    assert late.lately == set()

@@ -191,6 +191,18 @@ async def test_garbage_fails_one_call_and_no_more(place: Place) -> None:
     assert place.world.book.refused == {"foreign_node": 1}
 
 
+async def test_an_offer_brings_what_the_chain_says_by_now(place: Place) -> None:
+    """A bond posted, or a wallet changed, while the stream stays open."""
+    async with peer(place, NODES[0], wire.NODE_PROTOCOL) as node:
+        await node.hello()
+        place.world.chain.funders[NODES[0].address] = b"\xf0" * 20
+        place.world.directory.expire()
+        assert await node.call(_offer(place, NODES[0])) == wire.Done()
+    held = place.world.book.held(MODEL, NODES[0].address)
+    assert held is not None
+    assert held.record.bond_funder == b"\xf0" * 20
+
+
 async def test_from_offer_to_receipt(place: Place) -> None:
     """Two nodes bid, one is awarded and completes, the gateway delivers; both get the receipt."""
     async with (

@@ -31,7 +31,7 @@ def until(what: str, look: Callable[[], bool]) -> None:
 def config(tmp_path: Path) -> Path:
     """A configuration whose log and chain nobody serves."""
     names = ("token", "access_manager", "settlement", "receipt_log", "enclave_registry")
-    more = ("node_registry", "gateway_registry", "model_registry")
+    more = ("node_registry", "objective_faults", "gateway_registry", "model_registry")
     addresses = {name: bytes([number]) * 20 for number, name in enumerate(names + more, 1)}
     Deployment(chain_id=31_337, block=1, **addresses).save(tmp_path / "deployment.json")
     path = tmp_path / "explorer.json"

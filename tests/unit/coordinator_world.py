@@ -91,6 +91,7 @@ class ChainDouble:
     final: AnchorRecord = NO_ANCHOR
     newest: AnchorRecord = NO_ANCHOR
     epochs: dict[int, EpochRecord] = field(default_factory=dict)
+    funders: dict[bytes, bytes] = field(default_factory=dict)
     down: bool = False
     reads: int = 0
     answering: threading.Event = field(default_factory=threading.Event)
@@ -113,7 +114,9 @@ class ChainDouble:
 
     def node(self, node: bytes) -> NodeRecord | None:
         self._reached()
-        return next((node_record(key) for key in NODES if key.address == node), None)
+        found = next((node_record(key) for key in NODES if key.address == node), None)
+        funder = self.funders.get(node, bytes(20))
+        return replace(found, bond_funder=funder) if found else None
 
     def gateway_peer(self, gateway: bytes) -> bytes | None:
         self._reached()

@@ -32,6 +32,7 @@ DEPLOYMENT = Deployment(
     receipt_log=b"\x04" * 20,
     enclave_registry=b"\x05" * 20,
     node_registry=b"\x06" * 20,
+    objective_faults=b"\x09" * 20,
     gateway_registry=b"\x07" * 20,
     model_registry=b"\x08" * 20,
 )

@@ -271,3 +271,19 @@ def test_what_is_no_equivocation_passes() -> None:
         replace(other, log_id=bytes(32)),
     ):
         checkpoints.require_same_history(CHECKPOINT, rival)
+
+
+def test_a_note_is_evidence_to_somebody_who_knows_no_key() -> None:
+    """The typed checkpoint is found by its form; who signed is left to whoever decides."""
+    note = checkpoints.parse_note(NOTE + WITNESS)
+    claimed = checkpoints.claimed_checkpoint(note)
+    assert claimed == checkpoints.verify_note(NOTE, DOMAIN, LOG_ID, SIGNER.keys)
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_note_without_one_typed_checkpoint_is_no_evidence(times: int) -> None:
+    note = checkpoints.parse_note(NOTE)
+    plain, typed = note.signatures
+    doubtful = replace(note, signatures=(plain, *[typed] * times))
+    with pytest.raises(InvalidEncoding, match=f"{times} lines of epoch"):
+        checkpoints.claimed_checkpoint(doubtful)

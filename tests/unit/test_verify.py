@@ -265,6 +265,16 @@ def test_a_node_that_was_not_credited_or_paid_elsewhere_is_noticed(state: str) -
     assert [step.id for step in verify(factory, made).failed] == ["V12"]
 
 
+def test_a_book_that_knew_of_a_bond_a_little_late_is_believed() -> None:
+    """What was in force shortly before the block is as good as what was at the block."""
+    factory = network()
+    made = factory.make(SCENARIOS["live"])
+    for key, fact in factory.chain.nodes.items():
+        lately = frozenset({(fact.payout, fact.bond_funder)})
+        factory.chain.nodes[key] = replace(fact, bond_funder=key, lately=lately)
+    assert "V7" not in [step.id for step in verify(factory, made).failed]
+
+
 def _set_epoch(factory: BundleFactory, **changes: Any) -> None:
     for key, fact in factory.chain.epochs.items():
         factory.chain.epochs[key] = replace(fact, **changes)
@@ -273,6 +283,11 @@ def _set_epoch(factory: BundleFactory, **changes: Any) -> None:
 def _set_payouts(factory: BundleFactory) -> None:
     for key, fact in factory.chain.nodes.items():
         factory.chain.nodes[key] = replace(fact, payout=b"\x0e" * 20)
+
+
+def _set_funders(factory: BundleFactory) -> None:
+    for key, fact in factory.chain.nodes.items():
+        factory.chain.nodes[key] = replace(fact, bond_funder=key)
 
 
 def _set_models(factory: BundleFactory, **changes: Any) -> None:
@@ -298,6 +313,7 @@ CHAINS: dict[str, tuple[Callable[[BundleFactory], None], str]] = {
     "no such epoch": (lambda f: f.chain.epochs.clear(), "V2"),
     "nodes not registered": (lambda f: f.chain.nodes.clear(), "V6"),
     "another wallet then": (_set_payouts, "V7"),
+    "another bond then": (_set_funders, "V7"),
     "another price ratio then": (lambda f: _set_models(f, ratio_ppm=1), "V7"),
     "another fingerprint then": (lambda f: _set_models(f, fingerprint=bytes(32)), "V7"),
     "grants revoked": (lambda f: f.chain.grant_epochs.update({f.parties.payer.address: 1}), "V8"),

@@ -11,7 +11,6 @@ import {IObjectiveFaults} from "../../../contracts/interfaces/IObjectiveFaults.s
 import {IReceiptLog} from "../../../contracts/interfaces/IReceiptLog.sol";
 import {ISettlement} from "../../../contracts/interfaces/ISettlement.sol";
 import {Batch, TypedData, Verdict} from "../../../contracts/libraries/TypedData.sol";
-import {FaultsDouble} from "./FaultsDouble.sol";
 import {IMintable} from "./IMintable.sol";
 import {Peer, Peers} from "./Peers.sol";
 import {ReferenceTree} from "./ReferenceTree.sol";
@@ -28,6 +27,7 @@ abstract contract Network is Test {
     string internal constant GATEWAY_REGISTRY = "contracts/GatewayRegistry.sol/GatewayRegistry";
     string internal constant MODEL_REGISTRY = "contracts/ModelRegistry.sol/ModelRegistry";
     string internal constant ENCLAVE_REGISTRY = "contracts/EnclaveRegistry.sol/EnclaveRegistry";
+    string internal constant OBJECTIVE_FAULTS = "contracts/ObjectiveFaults.sol/ObjectiveFaults";
     string internal constant SETTLEMENT = "contracts/Settlement.sol/Settlement";
     string internal constant TEST_TOKEN = "contracts/mocks/TestToken.sol/TestToken";
     string internal constant VERIFIER =
@@ -41,6 +41,7 @@ abstract contract Network is Test {
     address internal constant REGISTRAR = address(0x4e91);
     address internal constant OPERATOR = address(0x09e4);
     address internal constant STRANGER = address(0x5724);
+    address internal constant BENEFICIARY = address(0xbe4e);
 
     uint256 internal constant ENCLAVE_KEY = 0xe1;
     uint256 internal constant SIMULATOR_KEY = 0x51;
@@ -50,6 +51,7 @@ abstract contract Network is Test {
     uint32 internal constant EPOCH_LIFETIME = 30 days;
     uint32 internal constant PAYOUT_DELAY = 3 days;
     uint32 internal constant WITHDRAWAL_DELAY = 3 days;
+    uint32 internal constant UNBONDING_DELAY = 4 days;
     uint32 internal constant ADMIN_DELAY = 7 days;
     uint32 internal constant EVERYTHING_PPM = 1_000_000;
 
@@ -100,21 +102,36 @@ abstract contract Network is Test {
             });
     }
 
-    /// @dev Settlement is the eighth contract created from here on and its address known beforehand.
+    /// @dev Settlement is the eighth contract created from here on, the faults contract the seventh, and
+    /// their addresses are known beforehand.
     function deployContracts(uint32 debitLimitPpm, ISettlement.Times memory times) internal {
-        address future = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 8);
+        address future = futureAddress(8);
+        address futureFaults = futureAddress(7);
         manager = IAccessManager(create(ACCESS_MANAGER, abi.encode(ADMIN)));
         receiptLog = IReceiptLog(create(RECEIPT_LOG, abi.encode(future)));
-        nodeRegistry = INodeRegistry(create(NODE_REGISTRY, abi.encode(future, PAYOUT_DELAY)));
+        nodeRegistry = INodeRegistry(create(NODE_REGISTRY, nodeRegistryArguments(future, futureFaults)));
         gatewayRegistry = IGatewayRegistry(create(GATEWAY_REGISTRY, abi.encode(future)));
         modelRegistry = IModelRegistry(create(MODEL_REGISTRY, abi.encode(manager)));
         bytes memory arguments = abi.encode(future, vm.addr(SIMULATOR_KEY));
         verifier = IAttestationVerifier(create(VERIFIER, arguments));
         arguments = abi.encode(manager, receiptLog, verifier, ADMIN_DELAY, EPOCH_LIFETIME);
         enclaveRegistry = IEnclaveRegistry(create(ENCLAVE_REGISTRY, arguments));
-        faults = new FaultsDouble(future);
+        arguments = abi.encode(future, nodeRegistry, enclaveRegistry, BENEFICIARY);
+        faults = IObjectiveFaults(create(OBJECTIVE_FAULTS, arguments));
         settlement = ISettlement(create(SETTLEMENT, abi.encode(config(debitLimitPpm, times))));
         eq(address(settlement), future);
+    }
+
+    /// @dev Address of the contract that this one creates after `others` more.
+    function futureAddress(uint64 others) internal view returns (address) {
+        return vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + others);
+    }
+
+    function nodeRegistryArguments(
+        address settlement_,
+        address faults_
+    ) internal view returns (bytes memory) {
+        return abi.encode(settlement_, PAYOUT_DELAY, token, faults_, UNBONDING_DELAY);
     }
 
     function config(
