@@ -196,6 +196,30 @@ def _activate(network: GasNetwork) -> int:
     return network.send(network.admin, network.activation(key_of("epoch", 2)))
 
 
+def _bond(network: GasNetwork) -> int:
+    """By the node itself."""
+    node = network.sender("node")
+    network.register(1)
+    network.send(network.admin, network.calls.mint(node.address, 2 * DEPOSIT))
+    network.send(node, network.calls.approve_bond(2 * DEPOSIT))
+    return network.send(node, network.calls.bond(node.address, DEPOSIT))
+
+
+def _slash_bond(network: GasNetwork) -> int:
+    """Two completions of one award; the reporter has never held the token."""
+    _bond(network)
+    first, second = (network.completion(key_of("node"), tokens) for tokens in (7, 8))
+    reporter = key_of("reporter").address
+    return network.send(network.admin, network.calls.report_completions(first, second, reporter))
+
+
+def _slash_reserve(network: GasNetwork) -> int:
+    """Two checkpoints of one size; the reporter has never held the token."""
+    first, second = (network.checkpoint(bytes([root]) * 32) for root in (1, 2))
+    reporter = key_of("reporter").address
+    return network.send(network.admin, network.calls.report_checkpoints(first, second, reporter))
+
+
 Operation = Callable[[GasNetwork], int]
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
@@ -216,6 +240,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "register_gateway_relayed": _register_gateway_relayed,
     "open_log": _open_log,
     "activate_epoch": _activate,
+    "bond": _bond,
+    "slash_bond": _slash_bond,
+    "slash_reserve": _slash_reserve,
 }
 
 

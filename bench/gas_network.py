@@ -25,7 +25,7 @@ from pinaivu.codes import Role
 from pinaivu.keys import SecretKey
 from pinaivu.merkle.hashing import leaf_hash, node_hash
 from pinaivu.merkle.tree import Tree
-from pinaivu.messages import Batch, PeerBinding, Verdict
+from pinaivu.messages import Batch, Checkpoint, Completion, PeerBinding, Verdict
 from pinaivu.typed_data import Message, Signed, digest
 
 GENESIS_S: Final = 1_800_000_000
@@ -187,6 +187,37 @@ class GasNetwork:
             expires_ms=block.time_ms + 600_000,
         )
         return self.calls.activate(verdict, self.sign(self.simulator, verdict))
+
+    # Evidence of faults
+
+    def completion(self, node: SecretKey, tokens: int) -> Signed[Completion]:
+        """A node's word on one award, the same but for the tokens counted."""
+        completion = Completion(
+            award_digest=b"\xaa" * 32,
+            node=node.address,
+            fingerprint=b"\x0f" * 32,
+            segment_commitment=b"\x5e" * 32,
+            response_commitment=b"\x4e" * 32,
+            start_byte=0,
+            end_byte=900,
+            prompt_tokens=120,
+            output_tokens=tokens,
+            acks=8,
+            last_preimage=b"\x1a" * 32,
+            finish=1,
+            started_ms=1_800_000_000_000,
+            first_token_ms=1_800_000_000_400,
+            finished_ms=1_800_000_004_000,
+            audit_commitment=bytes(32),
+        )
+        return Signed.by(node, self.deployment.domain, completion)
+
+    def checkpoint(self, root: bytes) -> Signed[Checkpoint]:
+        """The epoch key's word on one size of the log, with any root."""
+        checkpoint = Checkpoint(
+            log_id=self.log_id, epoch=1, size=77, root=root, time_ms=1_800_000_000_000
+        )
+        return Signed.by(self.epoch_key, self.deployment.domain, checkpoint)
 
     # Batches
 
