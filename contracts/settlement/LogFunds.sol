@@ -8,6 +8,8 @@ import {SettlementBase} from "./SettlementBase.sol";
 import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
 /// @title Ledger, reserve, fees and debit limit of each log
 abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
@@ -22,7 +24,18 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
         uint40 nextLimitFrom; // 0: no change waits
     }
 
-    struct ReserveRequest {
+    /// @dev What every batch of a log reads and writes, in one slot. 2^32 batches are enough for one each
+    /// second until {drainedAt} ends in 2106; after either only deposits and withdrawals go on.
+    struct Ledger {
+        uint32 sequence;
+        uint32 drainedAt;
+        uint96 assigned;
+        uint96 fees;
+    }
+
+    /// @dev One slot; an account of the operator's.
+    struct Reserve {
+        uint96 amount;
         uint96 requested;
         uint40 availableAt;
     }
@@ -36,9 +49,8 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
     uint32 internal immutable LIMITER_WINDOW;
 
     Controls internal _controls;
-    /// @dev Two slots per log: sequence, assigned, windowDebited; windowStart, reserve, fees.
-    mapping(bytes32 logId => LogState) internal _logs;
-    mapping(bytes32 logId => ReserveRequest) private _reserveRequests;
+    mapping(bytes32 logId => Ledger) internal _ledgers;
+    mapping(bytes32 logId => Reserve) internal _reserves;
 
     constructor(
         IReceiptLog receiptLog_,
@@ -65,14 +77,15 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
     function fundReserve(bytes32 logId, uint96 amount) external nonReentrant {
         _checkKnown(logId);
         _pull(amount);
-        _logs[logId].reserve += amount;
+        _reserves[logId].amount += amount;
         emit ReserveFunded(logId, msg.sender, amount);
     }
 
     /// @inheritdoc ILogFunds
     function requestReserveWithdrawal(bytes32 logId, uint96 amount) external onlyOperator(logId) {
         uint40 availableAt = amount == 0 ? 0 : _afterDelay();
-        _reserveRequests[logId] = ReserveRequest(amount, availableAt);
+        Reserve storage reserve = _reserves[logId];
+        (reserve.requested, reserve.availableAt) = (amount, availableAt);
         emit ReserveWithdrawalRequested(logId, amount, availableAt);
     }
 
@@ -82,12 +95,10 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
         address to
     ) external nonReentrant onlyOperator(logId) returns (uint96 amount) {
         if (to == address(0)) revert ZeroAddress();
-        ReserveRequest memory request = _reserveRequests[logId];
-        _checkMatured(request.availableAt);
-        delete _reserveRequests[logId];
-        LogState storage log = _logs[logId];
-        amount = _min(request.requested, log.reserve);
-        log.reserve -= amount;
+        Reserve memory reserve = _reserves[logId];
+        _checkMatured(reserve.availableAt);
+        amount = _min(reserve.requested, reserve.amount);
+        _reserves[logId] = Reserve(reserve.amount - amount, 0, 0);
         emit ReserveWithdrawn(logId, to, amount);
         TOKEN.safeTransfer(to, amount);
     }
@@ -95,10 +106,9 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
     /// @inheritdoc ILogFunds
     function slashReserve(bytes32 logId) external nonReentrant returns (uint96 amount) {
         if (msg.sender != FAULTS) revert NotFaults(msg.sender);
-        amount = _logs[logId].reserve;
+        amount = _reserves[logId].amount;
         if (amount == 0) return 0;
-        _logs[logId].reserve = 0;
-        delete _reserveRequests[logId];
+        delete _reserves[logId];
         emit ReserveSlashed(logId, amount);
         TOKEN.safeTransfer(FAULTS, amount);
     }
@@ -109,9 +119,9 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
         address to
     ) external nonReentrant onlyOperator(logId) returns (uint96 amount) {
         if (to == address(0)) revert ZeroAddress();
-        amount = _logs[logId].fees;
+        amount = _ledgers[logId].fees;
         if (amount == 0) revert ZeroAmount();
-        _logs[logId].fees = 0;
+        _ledgers[logId].fees = 0;
         emit FeesWithdrawn(logId, to, amount);
         TOKEN.safeTransfer(to, amount);
     }
@@ -136,13 +146,21 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
 
     /// @inheritdoc ILogFunds
     function logStateOf(bytes32 logId) external view returns (LogState memory) {
-        return _logs[logId];
+        Ledger memory ledger = _ledgers[logId];
+        return
+            LogState({
+                sequence: ledger.sequence,
+                assigned: ledger.assigned,
+                drainedAt: ledger.drainedAt,
+                reserve: _reserves[logId].amount,
+                fees: ledger.fees
+            });
     }
 
     /// @inheritdoc ILogFunds
     function reserveRequestOf(bytes32 logId) external view returns (uint96 requested, uint40 availableAt) {
-        ReserveRequest memory request = _reserveRequests[logId];
-        return (request.requested, request.availableAt);
+        Reserve memory reserve = _reserves[logId];
+        return (reserve.requested, reserve.availableAt);
     }
 
     /// @inheritdoc ILogFunds
@@ -152,43 +170,57 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
 
     /// @inheritdoc ILogFunds
     function debitableNow(bytes32 logId) external view returns (uint256) {
-        LogState memory log = _logs[logId];
-        _enterWindow(log);
-        uint256 limit = _windowLimit(log, debitLimit());
-        uint256 left = limit > log.windowDebited ? limit - log.windowDebited : 0;
-        return left < log.assigned ? left : log.assigned;
+        Ledger memory ledger = _ledgers[logId];
+        uint32 limitPpm = debitLimit();
+        if (limitPpm == PPM) return ledger.assigned;
+        (, uint256 room) = _drained(ledger);
+        return (uint256(ledger.assigned) * limitPpm * room) / (uint256(PPM) * LIMITER_WINDOW);
     }
 
-    /// @dev Counts `taken` as debited from the deposits of `log`; reverts above the limit.
+    /// @dev Takes `taken` from the deposits of `ledger` as far as the limit allows, else reverts.
     function _takeFromDeposits(
-        LogState memory log,
+        Ledger memory ledger,
         Controls memory controls,
         bytes32 logId,
         uint96 taken
     ) internal view {
-        _enterWindow(log);
-        uint256 limit = _windowLimit(log, _limitOf(controls));
-        uint96 debited = log.windowDebited + taken;
-        if (debited > limit) revert DebitLimitExceeded(logId, debited, limit);
-        log.windowDebited = debited;
-        log.assigned -= taken;
+        uint32 limitPpm = _limitOf(controls);
+        if (taken != 0 && limitPpm != PPM) {
+            (uint256 drainedAt, uint256 room) = _drained(ledger);
+            uint256 share = uint256(ledger.assigned) * limitPpm; // of PPM
+            uint256 filled = Math.ceilDiv(uint256(taken) * PPM * LIMITER_WINDOW, share);
+            if (filled > room) {
+                revert DebitLimitExceeded(logId, taken, (share * room) / (uint256(PPM) * LIMITER_WINDOW));
+            }
+            ledger.drainedAt = SafeCast.toUint32(drainedAt + filled);
+        }
+        ledger.assigned -= taken;
+    }
+
+    /// @dev One write; assigning the struct would read and write the slot once for each member.
+    function _store(bytes32 logId, Ledger memory ledger) internal {
+        Ledger storage entry = _ledgers[logId];
+        uint256 word =
+            ledger.sequence
+                | (uint256(ledger.drainedAt) << 32)
+                | (uint256(ledger.assigned) << 64)
+                | (uint256(ledger.fees) << 160);
+        // solhint-disable-next-line no-inline-assembly
+        assembly ("memory-safe") {
+            sstore(entry.slot, word)
+        }
     }
 
     function _checkKnown(bytes32 logId) internal view {
         if (RECEIPT_LOG.operatorOf(logId) == address(0)) revert UnknownLog(logId);
     }
 
-    /// @dev Starts a new window if the last one is over.
-    function _enterWindow(LogState memory log) private view {
-        if (block.timestamp >= uint256(log.windowStart) + LIMITER_WINDOW) {
-            log.windowStart = uint40(block.timestamp);
-            log.windowDebited = 0;
-        }
-    }
-
-    /// @dev The share counts from what was assigned when the window began, with what came and went since.
-    function _windowLimit(LogState memory log, uint32 limitPpm) private pure returns (uint256) {
-        return ((uint256(log.assigned) + log.windowDebited) * limitPpm) / PPM;
+    /// @dev The bucket is a time: it drains a second per second and is full a window ahead of now.
+    /// @return drainedAt Second at which it is empty, not before now.
+    /// @return room Seconds by which that may still be put off.
+    function _drained(Ledger memory ledger) private view returns (uint256 drainedAt, uint256 room) {
+        drainedAt = Math.max(ledger.drainedAt, block.timestamp);
+        room = Math.saturatingSub(block.timestamp + LIMITER_WINDOW, drainedAt);
     }
 
     function _limitOf(Controls memory controls) private view returns (uint32) {

@@ -7,6 +7,7 @@ import {PackedRows} from "../libraries/PackedRows.sol";
 import {SettlementBase} from "./SettlementBase.sol";
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {StorageSlot} from "@openzeppelin/contracts/utils/StorageSlot.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
 /// @title Nodes' credit
@@ -19,6 +20,10 @@ abstract contract NodeCredits is SettlementBase, INodeCredits {
         uint128 credit;
         uint128 lifetime;
     }
+
+    /// @dev What a unit of credit adds to the slot: one to `credit`, the low half, and one to `lifetime`. As
+    /// `lifetime` is never the lesser, the low half can't overflow unless the checked sum does.
+    uint256 private constant BOTH = (1 << 128) | 1;
 
     INodeRegistry internal immutable NODE_REGISTRY;
 
@@ -53,7 +58,7 @@ abstract contract NodeCredits is SettlementBase, INodeCredits {
     }
 
     /// @dev Credits every row, each as `floor(amount * backed / due)`; `backed == due` credits in full.
-    /// The cast is safe, as `backed <= due`.
+    /// As `backed <= due`, a share has no more bits than the amount.
     /// @return total Sum of the rows' amounts.
     /// @return credited Sum of what was credited.
     function _credit(
@@ -63,14 +68,23 @@ abstract contract NodeCredits is SettlementBase, INodeCredits {
     ) internal returns (uint256 total, uint256 credited) {
         uint256 count = rows.count();
         address node;
-        uint96 amount;
         for (uint256 i = 0; i < count; ++i) {
+            uint96 amount;
             (node, amount) = rows.rowAfter(node, i);
-            total += amount;
-            uint128 share = backed == due ? amount : uint128((amount * backed) / due);
-            credited += share;
-            Credit storage entry = _credits[node];
-            (entry.credit, entry.lifetime) = (entry.credit + share, entry.lifetime + share);
+            uint256 share = backed == due ? amount : (amount * backed) / due;
+            unchecked {
+                total += amount; // below 2^96 each, and calldata holds no 2^160 rows
+                credited += share;
+            }
+            _asWord(_credits[node]).value += share * BOTH;
+        }
+    }
+
+    /// @dev One read and one write of the slot; through both members it would be two, 400 gas more for each.
+    function _asWord(Credit storage entry) private pure returns (StorageSlot.Uint256Slot storage word) {
+        // solhint-disable-next-line no-inline-assembly
+        assembly ("memory-safe") {
+            word.slot := entry.slot
         }
     }
 

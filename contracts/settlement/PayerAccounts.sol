@@ -3,10 +3,12 @@ pragma solidity 0.8.37;
 
 import {IPayerAccounts} from "../interfaces/IPayerAccounts.sol";
 import {PackedRows} from "../libraries/PackedRows.sol";
+import {Batch} from "../libraries/TypedData.sol";
 import {LogFunds} from "./LogFunds.sol";
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
+import {StorageSlot} from "@openzeppelin/contracts/utils/StorageSlot.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
 /// @title Payers' balances
@@ -108,7 +110,7 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
         _checkMatured(account.availableAt);
         amount = _min(account.requested, account.balance);
         _accounts[logId][msg.sender] = Account(account.balance - amount, 0, 0);
-        _logs[logId].assigned -= amount;
+        _ledgers[logId].assigned -= amount;
         emit Withdrawn(msg.sender, logId, to, amount);
         TOKEN.safeTransfer(to, amount);
     }
@@ -128,35 +130,52 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
         return _debts[logId][payer];
     }
 
-    /// @dev Debits every row from its payer's balance in `logId`, then from `reserve` at the payer's debt.
-    /// Leaves it to the caller to book `taken` and `covered` on the log.
-    function _debit(
-        bytes32 logId,
-        uint64 sequence,
-        bytes calldata rows,
-        uint96 reserve
-    ) internal returns (Debits memory debits) {
-        mapping(address => Account) storage accounts = _accounts[logId];
+    /// @dev Debits every row from its payer's balance in the log, then from the reserve at the payer's debt.
+    /// Leaves it to the caller to book `taken` on the ledger. An account is read and written as one word:
+    /// through the struct's member it would be read twice and masked, 400 gas more for each row.
+    function _debit(Batch calldata batch) internal returns (Debits memory debits) {
+        mapping(address => Account) storage accounts = _accounts[batch.logId];
+        bytes calldata rows = batch.debits;
         uint256 count = rows.count();
+        uint256 due;
         address payer;
-        uint96 amount;
         for (uint256 i = 0; i < count; ++i) {
+            uint96 amount;
             (payer, amount) = rows.rowAfter(payer, i);
-            debits.due += amount;
-            uint96 balance = accounts[payer].balance;
-            if (amount <= balance) {
-                accounts[payer].balance = balance - amount;
-                debits.taken += amount;
-            } else {
-                accounts[payer].balance = 0;
-                debits.taken += balance;
-                uint96 covered = _min(amount - balance, reserve - debits.covered);
-                uint96 uncovered = amount - balance - covered;
-                debits.covered += covered;
-                debits.uncovered += uncovered;
-                _debts[logId][payer] += covered;
-                emit PayerShort(logId, sequence, payer, covered, uncovered);
+            StorageSlot.Uint256Slot storage account = _asWord(accounts[payer]);
+            uint256 word = account.value;
+            uint96 taken = amount;
+            if (amount > uint96(word)) {
+                taken = uint96(word);
+                _short(batch, payer, amount - taken, debits);
             }
+            unchecked {
+                account.value = word - taken; // the lowest 96 bits, which do not borrow
+                due += amount; // below 2^96 each, and calldata holds no 2^160 rows
+            }
+        }
+        debits.due = due;
+        debits.taken = uint96(due - debits.covered - debits.uncovered);
+    }
+
+    /// @dev Takes what a payer lacks from the reserve, as far as that goes, and books it as debt.
+    function _short(Batch calldata batch, address payer, uint96 gap, Debits memory debits) private {
+        bytes32 logId = batch.logId;
+        Reserve storage reserve = _reserves[logId];
+        uint96 covered = _min(gap, reserve.amount);
+        uint96 uncovered = gap - covered;
+        reserve.amount -= covered;
+        debits.covered += covered;
+        debits.uncovered += uncovered;
+        _debts[logId][payer] += covered;
+        emit PayerShort(logId, batch.sequence, payer, covered, uncovered);
+    }
+
+    /// @dev `balance` is the word's low 96 bits.
+    function _asWord(Account storage account) private pure returns (StorageSlot.Uint256Slot storage word) {
+        // solhint-disable-next-line no-inline-assembly
+        assembly ("memory-safe") {
+            word.slot := account.slot
         }
     }
 
@@ -177,7 +196,7 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
         Account memory account = _accounts[from][msg.sender];
         delete _accounts[from][msg.sender];
         balance = account.balance;
-        _logs[from].assigned -= balance;
+        _ledgers[from].assigned -= balance;
         (payer.logId, payer.nextLogId, payer.movableAt) = (to, 0, 0);
         _accounts[to][msg.sender] = Account(0, account.requested, account.availableAt);
         repaid = _add(to, msg.sender, balance);
@@ -186,13 +205,12 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
     /// @dev Adds `amount` to the payer's balance in `logId`, after repaying its debt to the reserve.
     function _add(bytes32 logId, address payer, uint96 amount) private returns (uint96 repaid) {
         uint96 debt = _debts[logId][payer];
-        LogState storage log = _logs[logId];
         if (debt != 0) {
             repaid = _min(debt, amount);
             _debts[logId][payer] = debt - repaid;
-            log.reserve += repaid;
+            _reserves[logId].amount += repaid;
         }
         _accounts[logId][payer].balance += amount - repaid;
-        log.assigned += amount - repaid;
+        _ledgers[logId].assigned += amount - repaid;
     }
 }

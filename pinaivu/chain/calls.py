@@ -163,7 +163,7 @@ class Calls:
         return self._settlement("withdrawFees", log_id, to)
 
     def set_debit_limit(self, limit_ppm: int) -> Call:
-        """Set the share of deposits that a window's batches may take."""
+        """Set the share of deposits that batches may take at once, and again per window."""
         return self._settlement("setDebitLimit", limit_ppm)
 
     def pause(self, duration_s: int) -> Call:

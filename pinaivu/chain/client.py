@@ -259,8 +259,8 @@ class ChainClient:
     def log_state(self, log_id: bytes, block: int | None = None) -> LogState:
         """A log's ledger; zeros for one that is not open."""
         (raw,) = self._read(self._view("settlement", "logStateOf", log_id), block)
-        sequence, assigned, window_debited, window_start, reserve, fees = raw
-        return LogState(sequence, assigned, window_debited, _ms(window_start), reserve, fees)
+        sequence, assigned, drained_at, reserve, fees = raw
+        return LogState(sequence, assigned, _ms(drained_at), reserve, fees)
 
     def debitable_now(self, log_id: bytes, block: int | None = None) -> int:
         """Base units that the limiter still lets a log's batches take from deposits."""

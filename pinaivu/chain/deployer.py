@@ -37,7 +37,7 @@ _DAY: Final = 24 * 60 * _MINUTE
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is fixed at deployment: delays, and the share of deposits that a window may take."""
+    """What is fixed at deployment: delays, and the limit of debits."""
 
     times: Times
     payout_delay_ms: int

@@ -131,12 +131,11 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """A log's ledger: last batch, deposits assigned, the limiter's window, the operator's money."""
+    """A log's ledger: last batch, deposits, when the limiter is empty, the operator's money."""
 
     sequence: int
     assigned: int
-    window_debited: int
-    window_start_ms: int
+    drained_at_ms: int
     reserve: int
     fees: int
 

@@ -124,30 +124,87 @@ contract LogFundsTest is Network {
         settlement.withdrawFees(logId, BERT);
     }
 
-    function test_AWindowTakesNoMoreThanTheShare() external {
+    function test_OneBatchTakesNoMoreThanTheShare() external {
         eq(settlement.debitableNow(logId), 200);
-        settle(nextBatch(row(ANNA, 150), row(NODE, 150), 0));
-        eq(settlement.debitableNow(logId), 50);
         settleReverts(
-            nextBatch(row(ANNA, 51), row(NODE, 51), 0),
+            nextBatch(row(ANNA, 201), row(NODE, 201), 0),
             abi.encodeWithSelector(ILogFunds.DebitLimitExceeded.selector, logId, 201, 200)
         );
-        settle(nextBatch(row(ANNA, 50), row(NODE, 50), 0));
+        settle(nextBatch(row(ANNA, 200), row(NODE, 200), 0));
+        eq(settlement.logStateOf(logId).drainedAt, block.timestamp + 1 days);
+        eq(settlement.debitableNow(logId), 0);
+        settleReverts(
+            nextBatch(row(ANNA, 1), row(NODE, 1), 0),
+            abi.encodeWithSelector(ILogFunds.DebitLimitExceeded.selector, logId, 1, 0)
+        );
+    }
+
+    function test_SharesOfWhatIsThereAddUp() external {
+        settle(nextBatch(row(ANNA, 150), row(NODE, 150), 0)); // three quarters of a fifth of 1,000
+        eq(settlement.logStateOf(logId).drainedAt, block.timestamp + 18 hours);
+        eq(settlement.debitableNow(logId), 42); // a quarter of a fifth of 850
+        settle(nextBatch(row(ANNA, 42), row(NODE, 42), 0));
         eq(settlement.debitableNow(logId), 0);
     }
 
-    function test_TheNextWindowCountsAnew() external {
+    function test_TheLimiterDrainsEvenly() external {
         settle(nextBatch(row(ANNA, 200), row(NODE, 200), 0));
-        uint256 next = block.timestamp + 1 days;
-        vm.warp(next - 1);
-        settleReverts(
-            nextBatch(row(ANNA, 1), row(NODE, 1), 0),
-            abi.encodeWithSelector(ILogFunds.DebitLimitExceeded.selector, logId, 201, 200)
-        );
-        vm.warp(next);
-        eq(settlement.debitableNow(logId), 160);
-        settle(nextBatch(row(ANNA, 160), row(NODE, 160), 0));
-        eq(settlement.logStateOf(logId).windowStart, next);
+        vm.warp(block.timestamp + 12 hours);
+        eq(settlement.debitableNow(logId), 80); // half of a fifth of 800
+        settle(nextBatch(row(ANNA, 80), row(NODE, 80), 0));
+        eq(settlement.debitableNow(logId), 0);
+        vm.warp(block.timestamp + 1 days);
+        eq(settlement.debitableNow(logId), 144); // empty again, and no more than a fifth of 720
+        vm.warp(block.timestamp + 10 days);
+        eq(settlement.debitableNow(logId), 144);
+    }
+
+    function test_EvenOneUnitFillsASecond() external {
+        settle(nextBatch(row(ANNA, 1), row(NODE, 1), 0));
+        uint256 drainedAt = settlement.logStateOf(logId).drainedAt;
+        eq(drainedAt, block.timestamp + 432); // 1 of 200 in a day
+        depositAndAssign(BERT, 1e18);
+        settle(nextBatch(row(ANNA, 1), row(NODE, 1), 0));
+        eq(settlement.logStateOf(logId).drainedAt, drainedAt + 1); // rounded up
+    }
+
+    function test_ABatchWithoutDebitsNeedsNoRoom() external {
+        settle(nextBatch(row(ANNA, 200), row(NODE, 200), 0));
+        settle(nextBatch("", "", 0));
+        vm.startPrank(ANNA);
+        settlement.requestWithdrawal(800);
+        vm.warp(block.timestamp + WITHDRAWAL_DELAY);
+        settlement.withdraw(ANNA);
+        vm.stopPrank();
+        settle(nextBatch("", "", 0)); // from nothing nothing is taken
+    }
+
+    /// @dev Half a second before and after no border: the shares of any times add up to less than the bound.
+    function testFuzz_OverAnyTimeNoMoreGoesThanTheShareAndWhatDrained(
+        uint16[8] memory pauses,
+        uint96[8] memory amounts
+    ) external {
+        uint256 start = block.timestamp;
+        for (uint256 i = 0; i < 8; ++i) {
+            vm.warp(block.timestamp + uint256(pauses[i]));
+            uint256 most = settlement.debitableNow(logId);
+            if (most == 0) continue;
+            uint96 amount = uint96(bound(amounts[i], amounts[i] % 2 == 0 ? most : 1, most));
+            settle(nextBatch(row(ANNA, amount), row(NODE, amount), 0));
+        }
+        uint256 taken = 1_000 - settlement.logStateOf(logId).assigned;
+        uint256 elapsed = block.timestamp - start;
+        check(taken * 1 days <= 200 * (1 days + elapsed));
+    }
+
+    function test_AtAHundredPercentThereIsNoLimit() external {
+        vm.prank(ADMIN);
+        settlement.setDebitLimit(1_000_000);
+        vm.warp(block.timestamp + ADMIN_DELAY);
+        settle(nextBatch(row(ANNA, 600), row(NODE, 600), 0));
+        eq(settlement.debitableNow(logId), 400);
+        settle(nextBatch(row(ANNA, 400), row(NODE, 400), 0));
+        eq(settlement.debitableNow(logId), 0);
     }
 
     function test_NewDepositsRaiseTheLimitAtOnceAndWithdrawalsLowerIt() external {
@@ -164,7 +221,7 @@ contract LogFundsTest is Network {
     function test_WhatTheReservePaysDoesNotCount() external {
         fundReserve(1_000);
         settle(nextBatch(row(BERT, 900), row(NODE, 900), 0));
-        eq(settlement.logStateOf(logId).windowDebited, 0);
+        eq(settlement.logStateOf(logId).drainedAt, 0);
         eq(settlement.debitableNow(logId), 200);
     }
 

@@ -13,7 +13,7 @@ contract MerkleLogHarness {
         uint64 size,
         bytes32 root,
         bytes32[] calldata proof
-    ) external pure {
+    ) external view {
         MerkleLog.checkInclusion(leaf, index, size, root, proof);
     }
 
@@ -23,7 +23,7 @@ contract MerkleLogHarness {
         uint64 newSize,
         bytes32 newRoot,
         bytes32[] calldata proof
-    ) external pure {
+    ) external view {
         MerkleLog.checkConsistency(oldSize, oldRoot, newSize, newRoot, proof);
     }
 }
@@ -34,7 +34,7 @@ contract MerkleLogTest is Test {
 
     MerkleLogHarness private immutable HARNESS = new MerkleLogHarness();
 
-    function test_LeavesAndNodesAreTaggedApart() external pure {
+    function test_LeavesAndNodesAreTaggedApart() external view {
         bytes32 entry = keccak256("entry");
         eq(MerkleLog.leafHash(entry), sha256(abi.encodePacked(uint8(0), entry)));
         eq(MerkleLog.nodeHash(entry, entry), sha256(abi.encodePacked(uint8(1), entry, entry)));

@@ -39,7 +39,6 @@ contract SettlementBatchesTest is Network {
         eq(log.fees, 20);
         eq(log.sequence, 1);
         eq(log.assigned, 2_600);
-        eq(log.windowDebited, 400);
     }
 
     function test_TheAnchorIsTheHashOfTheSixWords() external {
@@ -286,7 +285,7 @@ contract SettlementBatchesTest is Network {
         eq(settlement.debtOf(logId, ANNA), 300);
         eq(settlement.logStateOf(logId).reserve, 200);
         eq(creditOf(NODE_1), 1_400);
-        eq(settlement.logStateOf(logId).windowDebited, 1_100);
+        eq(settlement.logStateOf(logId).assigned, 1_900); // 1,100 were taken from deposits
     }
 
     function test_APayerOfAnotherLogIsShortByItsWholeRow() external {
