@@ -36,19 +36,21 @@ def loss_bound(
     for what they change. At the same moment the administrators announce `raised_ppm`.
     """
     left = balance + others
-    for until_ms in _windows(reaction_ms + times.withdrawal_delay_ms - notice_ms, times):
+    length = times.limiter_window_ms
+    for until_ms, room_ms in _rooms(reaction_ms + times.withdrawal_delay_ms - notice_ms, length):
         raised = until_ms >= times.admin_delay_ms - notice_ms
         share = max(limit_ppm, raised_ppm) if raised else limit_ppm
-        left -= min(left, (left + capital) * share // PPM)
+        left -= min(left, (left + capital) * share * room_ms // (PPM * length))
     return min(balance, balance + others - left)
 
 
-def _windows(span_ms: int, times: Times) -> list[int]:
-    """Until when each limiter window that a span touches can be used up, its last second included.
+def _rooms(span_ms: int, length_ms: int) -> list[tuple[int, int]]:
+    """When thieves best use the limiter's room in a span, and how much of it each time.
 
-    One may be about to end as the span begins; the next one follows at once, and one each length.
+    The bucket is empty at first, takes a whole window's share at once, and drains in a window. A
+    share of what is left takes more when taken at once, so nothing beats full buckets.
     """
     if span_ms < 0:
         return []
-    length = times.limiter_window_ms
-    return [0, *(min(start + length, span_ms) for start in range(0, span_ms, length))]
+    full = range(0, span_ms + 1, length_ms)
+    return [*((at, length_ms) for at in full), (span_ms, span_ms - full[-1])]

@@ -39,6 +39,7 @@ PRODUCTION = replace(
     LOCAL,
     times=TIMES,
     payout_delay_ms=7 * DAY * 1000,
+    unbonding_delay_ms=7 * DAY * 1000,
     epoch_lifetime_ms=90 * DAY * 1000,
     debit_limit_ppm=SHARE_PPM,
 )
@@ -87,11 +88,6 @@ class Thieves:
     market: Market
     victims: list[bytes]
 
-    def use_a_window_little(self) -> None:
-        """So that one is about to end, almost unused, when the theft begins."""
-        self.market.settle(self.market.logs["log"], {self.victims[0]: 1}, {THIEF: 1})
-        self.market.later(DAY - 10)
-
     def grab(self) -> None:
         """All that the limiter lets through now, of the first victims first."""
         log = self.market.logs["log"]
@@ -115,7 +111,7 @@ class Thieves:
 
     def _next_window(self) -> int:
         state = self.market.client.log_state(self.market.logs["log"].log_id)
-        opens = state.window_start_ms // 1000 + DAY
+        opens = state.drained_at_ms // 1000
         robbed = not any(self.market.client.payer(victim).balance for victim in self.victims)
         return 2**40 if robbed else opens
 
@@ -146,7 +142,6 @@ def test_a_false_key_takes_at_most_the_share_of_each_window(market: Market, reac
     """The thieves waste nothing: they get what the bound says, to a thousandth."""
     payer = market.payer("payer", BALANCE)
     thieves = Thieves(market, [payer])
-    thieves.use_a_window_little()
     market.activate(market.logs["log"], key_of("false key"))  # the payer sees this event
     escape = leave(market, payer, thieves, reaction)
     limit = bound(market, BALANCE, reaction_ms=escape.reaction_ms)
@@ -169,7 +164,6 @@ def test_hostile_deposits_widen_the_limit_by_no_more_than_the_bound_says(market:
     payer, decoy = market.payer("payer", BALANCE), market.payer("decoy", capital)
     market.do(decoy, market.calls.request_withdrawal(capital))
     thieves = Thieves(market, [payer])
-    thieves.use_a_window_little()
     market.activate(market.logs["log"], key_of("false key"))
     escape = leave(market, payer, thieves, HOUR)
     alone = bound(market, BALANCE, reaction_ms=escape.reaction_ms)
@@ -183,7 +177,6 @@ def test_a_raised_limit_comes_after_the_payer_is_out(market: Market) -> None:
     """Administrators announce 100 % as the theft begins; a payer within four days never sees it."""
     payer = market.payer("payer", BALANCE)
     thieves = Thieves(market, [payer])
-    thieves.use_a_window_little()
     market.do(market.administrator, market.calls.set_debit_limit(1_000_000))
     market.activate(market.logs["log"], key_of("false key"))
     escape = leave(market, payer, thieves, 4 * DAY - 60)

@@ -76,8 +76,7 @@ class Log:
 
     operator: bytes = ZERO_ADDRESS
     assigned: int = 0
-    window_debited: int = 0
-    window_start: int = 0
+    drained_at: int = 0
     reserve: int = 0
     fees: int = 0
     reserve_requested: int = 0
@@ -447,23 +446,26 @@ class Money:
         return taken
 
     def take(self, log_id: bytes, log: Log, amount: int, now: int) -> None:
-        """The debit limiter: a share of the deposits per window."""
-        start, debited = self._window(log, now)
-        limit = (log.assigned + debited) * self.debit_limit(now) // PPM
-        if debited + amount > limit:
-            refuse("DebitLimitExceeded", log_id, debited + amount, limit)
-        log.window_start, log.window_debited = start, debited + amount
+        """The debit limiter: a bucket that drains a share of the deposits per window."""
+        limit, drained_at = self.debit_limit(now), max(log.drained_at, now)
+        if amount and limit != PPM:
+            room, share = self._room(log, now), log.assigned * limit
+            filled = -(-amount * PPM * self.rules.limiter_window // share)
+            if filled > room:
+                refuse("DebitLimitExceeded", log_id, amount, self.debitable(log, now))
+            log.drained_at = drained_at + filled
         log.assigned -= amount
 
     def debitable(self, log: Log, now: int) -> int:
         """What `take` would still let through."""
-        _, debited = self._window(log, now)
-        limit = (log.assigned + debited) * self.debit_limit(now) // PPM
-        return min(max(limit - debited, 0), log.assigned)
+        limit = self.debit_limit(now)
+        if limit == PPM:
+            return log.assigned
+        return log.assigned * limit * self._room(log, now) // (PPM * self.rules.limiter_window)
 
-    def _window(self, log: Log, now: int) -> tuple[int, int]:
-        over = now >= log.window_start + self.rules.limiter_window
-        return (now, 0) if over else (log.window_start, log.window_debited)
+    def _room(self, log: Log, now: int) -> int:
+        """Seconds by which the bucket may still be filled."""
+        return max(0, now + self.rules.limiter_window - max(log.drained_at, now))
 
     def held(self) -> int:
         """Σ balances + credit + reserves + fees: what Settlement must hold."""

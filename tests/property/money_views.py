@@ -51,8 +51,7 @@ class MoneyViews:
                 (
                     log.sequence,
                     log.assigned,
-                    log.window_debited,
-                    log.window_start,
+                    log.drained_at,
                     log.reserve,
                     log.fees,
                 ),
