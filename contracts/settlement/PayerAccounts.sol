@@ -8,7 +8,6 @@ import {LogFunds} from "./LogFunds.sol";
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
-import {StorageSlot} from "@openzeppelin/contracts/utils/StorageSlot.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
 /// @title Payers' balances
@@ -131,31 +130,63 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
     }
 
     /// @dev Debits every row from its payer's balance in the log, then from the reserve at the payer's debt.
-    /// Leaves it to the caller to book `taken` on the ledger. An account is read and written as one word:
-    /// through the struct's member it would be read twice and masked, 400 gas more for each row.
+    /// Leaves it to the caller to book `taken` on the ledger. Ordinary rows go by {_debitCovered}; the row
+    /// at which that stops is refused or paid here.
     function _debit(Batch calldata batch) internal returns (Debits memory debits) {
         mapping(address => Account) storage accounts = _accounts[batch.logId];
         bytes calldata rows = batch.debits;
         uint256 count = rows.count();
-        uint256 due;
-        address payer;
-        for (uint256 i = 0; i < count; ++i) {
+        (uint256 next, address payer, uint256 due) = _debitCovered(accounts, rows, 0, address(0), 0);
+        while (next != count) {
             uint96 amount;
-            (payer, amount) = rows.rowAfter(payer, i);
-            StorageSlot.Uint256Slot storage account = _asWord(accounts[payer]);
-            uint256 word = account.value;
-            uint96 taken = amount;
-            if (amount > uint96(word)) {
-                taken = uint96(word);
-                _short(batch, payer, amount - taken, debits);
-            }
-            unchecked {
-                account.value = word - taken; // the lowest 96 bits, which do not borrow
-                due += amount; // below 2^96 each, and calldata holds no 2^160 rows
-            }
+            (payer, amount) = rows.rowAfter(payer, next);
+            uint96 balance = accounts[payer].balance; // below the amount
+            accounts[payer].balance = 0;
+            _short(batch, payer, amount - balance, debits);
+            (next, payer, due) = _debitCovered(accounts, rows, next + 1, payer, due + amount);
         }
         debits.due = due;
         debits.taken = uint96(due - debits.covered - debits.uncovered);
+    }
+
+    /// @dev Debits rows from `next` on while each comes after `payer`, is not zero, and is covered by its
+    /// balance; stops before the first other one. Can't wrap: a balance is the low 96 bits of its word and
+    /// not below the amount, and calldata holds no 2^160 rows. Assembly saves 50 gas for each row against
+    /// the leanest Solidity, 450 against a struct's members.
+    /// @return The row at which it stopped, the payer of the row before, and `due` with the rows' amounts.
+    function _debitCovered(
+        mapping(address => Account) storage accounts,
+        bytes calldata rows,
+        uint256 next,
+        address payer,
+        uint256 due
+    ) private returns (uint256, address, uint256) {
+        // solhint-disable-next-line no-inline-assembly
+        assembly ("memory-safe") {
+            let low96 := 0xffffffffffffffffffffffff
+            let start := rows.offset
+            let end := add(start, rows.length)
+            let at := add(start, mul(next, 32))
+            mstore(32, accounts.slot)
+            for {} lt(at, end) {
+                at := add(at, 32)
+            } {
+                let row := calldataload(at)
+                let party := shr(96, row)
+                let amount := and(row, low96)
+                mstore(0, party)
+                let account := keccak256(0, 64)
+                let word := sload(account)
+                if or(or(iszero(gt(party, payer)), iszero(amount)), gt(amount, and(word, low96))) {
+                    break
+                }
+                sstore(account, sub(word, amount))
+                due := add(due, amount)
+                payer := party
+            }
+            next := div(sub(at, start), 32)
+        }
+        return (next, payer, due);
     }
 
     /// @dev Takes what a payer lacks from the reserve, as far as that goes, and books it as debt.
@@ -169,14 +200,6 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
         debits.uncovered += uncovered;
         _debts[logId][payer] += covered;
         emit PayerShort(logId, batch.sequence, payer, covered, uncovered);
-    }
-
-    /// @dev `balance` is the word's low 96 bits.
-    function _asWord(Account storage account) private pure returns (StorageSlot.Uint256Slot storage word) {
-        // solhint-disable-next-line no-inline-assembly
-        assembly ("memory-safe") {
-            word.slot := account.slot
-        }
     }
 
     function _deposit(address payer, uint96 amount) private {

@@ -7,7 +7,7 @@ Who may make a call, and whether it makes sense now, is for the contract to say.
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TypeVar
 
 from eth_hash.auto import keccak
@@ -32,12 +32,16 @@ _Pair = TypeVar("_Pair", Completion, Checkpoint)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A transaction's content. `what` names it in messages, `value` is wei, empty `to` creates."""
+    """A transaction's content. `what` names it in messages, `value` is wei, empty `to` creates.
+
+    `wide` calls touch so many storage slots that naming them beforehand (EIP-2930) may save gas.
+    """
 
     what: str
     to: bytes
     data: bytes
     value: int = 0
+    wide: bool = False
 
 
 class _Target:
@@ -134,9 +138,10 @@ class Calls:
     ) -> Call:
         """Settle a log's next batch; `last` is the log's anchor so far (`ChainClient.anchor`)."""
         words = (last.prev_size, last.batch_digest)
-        return self._settlement(
+        call = self._settlement(
             "settle", members(batch.message), batch.signature, list(consistency_proof), words
         )
+        return replace(call, wide=True)
 
     def payout(self, nodes: Sequence[bytes]) -> Call:
         """Pay each node's credit to its payout wallet."""

@@ -26,7 +26,10 @@ class SignedTransaction:
 
 @dataclass(frozen=True, slots=True)
 class DynamicFeeTransaction:
-    """One type 2 transaction (EIP-1559); fees and value in wei, empty `to` creates a contract."""
+    """One type 2 transaction (EIP-1559); fees and value in wei, empty `to` creates a contract.
+
+    `access_list` holds addresses with slots of 32 bytes (EIP-2930).
+    """
 
     chain_id: int
     nonce: int
@@ -36,6 +39,7 @@ class DynamicFeeTransaction:
     to: bytes
     value: int
     data: bytes
+    access_list: tuple[tuple[bytes, tuple[bytes, ...]], ...] = ()
 
     def sign(self, key: SecretKey) -> SignedTransaction:
         """Sign with `key`; the same transaction and key give the same bytes."""
@@ -55,5 +59,5 @@ class DynamicFeeTransaction:
             self.to,
             self.value,
             self.data,
-            [],  # no access list
+            [[address, list(slots)] for address, slots in self.access_list],
         ]

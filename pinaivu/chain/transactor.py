@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pinaivu.chain.access_lists import AccessList, access_list
 from pinaivu.chain.calls import Call
 from pinaivu.chain.errors import (
     ChainUnavailable,
@@ -53,6 +54,7 @@ class Pending:
     nonce: int
     gas: int
     fees: Fees
+    slots: AccessList = ()
     raw: bytes = b""
     hashes: list[bytes] = field(default_factory=list)
     nonce_gone: bool = False
@@ -112,10 +114,11 @@ class Transactor:
             require_chain(self._rpc, self._chain_id)
             self._chain_seen = True
         gas = gas_limit(self._rpc, self.address, call, self._policy)
+        slots = access_list(self._rpc, self.address, call)
         with self._lock:
             for _ in range(_NONCE_TRIES):
                 nonce, fees = self._next()
-                pending = self._sign(Pending(call, nonce, gas, fees))
+                pending = self._sign(Pending(call, nonce, gas, fees, slots))
                 if self._first_broadcast(pending):
                     self._in_flight[nonce] = pending
                     return pending
@@ -175,6 +178,7 @@ class Transactor:
             to=pending.call.to,
             value=pending.call.value,
             data=pending.call.data,
+            access_list=pending.slots,
         ).sign(self._key)
         pending.raw = signed.raw
         pending.hashes.append(signed.hash)

@@ -106,6 +106,31 @@ class TestTransactions:
         signed = DynamicFeeTransaction(31337, nonce, tip, max_fee, gas, to, value, data).sign(key)
         assert Account.recover_transaction(signed.raw) == checksum(key.address)
 
+    def test_eth_account_signs_the_same_bytes_with_an_access_list(self) -> None:
+        """Addresses and slots, in their order."""
+        key = SecretKey.generate(os.urandom)
+        slots = ((b"\xaa" * 20, (b"\x01" * 32, b"\x02" * 32)), (b"\xbb" * 20, ()))
+        ours = DynamicFeeTransaction(1, 9, 2, 30, 90_000, b"\xaa" * 20, 0, b"", slots).sign(key)
+        theirs = Account.sign_transaction(
+            {
+                "type": 2,
+                "chainId": 1,
+                "nonce": 9,
+                "maxPriorityFeePerGas": 2,
+                "maxFeePerGas": 30,
+                "gas": 90_000,
+                "to": checksum(b"\xaa" * 20),
+                "value": 0,
+                "data": "0x",
+                "accessList": [
+                    {"address": checksum(address), "storageKeys": ["0x" + k.hex() for k in keys]}
+                    for address, keys in slots
+                ],
+            },
+            key.secret,
+        )
+        assert ours.raw == theirs.raw_transaction
+
     def test_eth_account_signs_the_same_bytes(self) -> None:
         """Same fields, same key, same raw transaction and hash."""
         key = SecretKey.generate(os.urandom)
