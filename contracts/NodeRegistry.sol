@@ -12,9 +12,10 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 /// @dev Storage layout:
 ///   0  nonces           PeerRegistry
 ///   1  peer owners      PeerRegistry
-///   2  bonds            node → amount, funder; unbonding at                              NodeBonds
-///   3  allowed funders  node → funder                                                    NodeBonds
-///   4  nodes            node → payout; next payout, changes at, registered at; peer x; peer y
+///   2  owed             sum of all bonds                                                 SettlementBase
+///   3  bonds            node → amount, funder; unbonding at                              NodeBonds
+///   4  allowed funders  node → funder                                                    NodeBonds
+///   5  nodes            node → payout; next payout, changes at, registered at; peer x; peer y
 contract NodeRegistry is INodeRegistry, PeerRegistry, NodeBonds {
     using TypedData for NodeRegistration;
 

@@ -102,8 +102,8 @@ contract ObjectiveFaults is IObjectiveFaults, ReentrancyGuardTransient {
         if (second.logId != logId) revert DifferentLogs(logId, second.logId);
         if (second.size != size) revert DifferentSizes(size, second.size);
         if (second.root == first.root) revert SameRoot(first.root);
-        _checkSigned(first, firstSignature);
-        _checkSigned(second, secondSignature);
+        _checkSignedByEpoch(first, firstSignature);
+        _checkSignedByEpoch(second, secondSignature);
 
         _record(keccak256(abi.encode(Kind.Checkpoints, logId, size)));
         uint96 slashed = ILogFunds(settlement).slashReserve(logId);
@@ -154,7 +154,7 @@ contract ObjectiveFaults is IObjectiveFaults, ReentrancyGuardTransient {
     }
 
     /// @dev Any epoch of the log counts, whatever became of it; reverts if there was none of this number.
-    function _checkSigned(Checkpoint calldata checkpoint, bytes calldata signature) private view {
+    function _checkSignedByEpoch(Checkpoint calldata checkpoint, bytes calldata signature) private view {
         bytes32 digest = TypedData.digest(domainSeparator, checkpoint.hash());
         _checkSigned(digest, signature, enclaveRegistry.epochOf(checkpoint.logId, checkpoint.epoch).key);
     }

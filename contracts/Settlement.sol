@@ -17,23 +17,27 @@ import {SettlementBase} from "./settlement/SettlementBase.sol";
 
 import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IERC20Metadata} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Metadata.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 
 /// @title Settlement
 /// @dev Storage layout, in order of inheritance:
 ///   0  anchors          log id, sequence → keccak256(abi.encode(Anchor))             LogAnchors
-///   1  authority        AccessManager                                                AccessManaged
-///   2  controls         pause and debit limit                                        LogFunds
-///   3  ledgers          log id → one slot of Ledger                                  LogFunds
-///   4  reserves         log id → one slot of Reserve                                 LogFunds
-///   5  accounts         log id, payer → one slot of Account                          PayerAccounts
-///   6  debts            log id, payer → amount                                       PayerAccounts
-///   7  payers           payer → log id; next log id; movable at, grant epoch         PayerAccounts
-///   8  credits          node → credit, lifetime                                      NodeCredits
+///   1  owed             sum of all claims on the token                                SettlementBase
+///   2  authority        AccessManager                                                AccessManaged
+///   3  controls         pause and debit limit                                        LogFunds
+///   4  ledgers          log id → one slot of Ledger                                  LogFunds
+///   5  reserves         log id → one slot of Reserve                                 LogFunds
+///   6  accounts         log id, payer → one slot of Account                          PayerAccounts
+///   7  debts            log id, payer → amount                                       PayerAccounts
+///   8  payers           payer → log id; next log id; movable at, grant epoch         PayerAccounts
+///   9  credits          node → credit, lifetime                                      NodeCredits
 contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
     /// @inheritdoc ISettlement
     uint96 public constant MAX_FEE_BPS = 1_000;
     uint96 private constant BPS = 10_000;
+    uint8 private constant DECIMALS = 6;
+    uint32 private constant LONGEST_WITHDRAWAL_DELAY = 30 days;
 
     /// @inheritdoc ISettlement
     bytes32 public immutable domainSeparator;
@@ -195,12 +199,20 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
         bool ordered =
             0 < t.unsettledMax
                 && t.unsettledMax < t.pauseMax
-                && t.pauseMax < t.withdrawalDelay
+                && uint256(t.unsettledMax) + t.pauseMax < t.withdrawalDelay
                 && t.withdrawalDelay < t.adminDelay;
-        if (!ordered || t.pauseInterval <= t.pauseMax || t.limiterWindow == 0) revert InvalidTimes(t);
+        bool bounded =
+            t.withdrawalDelay <= LONGEST_WITHDRAWAL_DELAY
+                && t.withdrawalDelay < t.pauseInterval
+                && t.pauseMax <= t.limiterWindow;
+        if (!ordered || !bounded) revert InvalidTimes(t);
     }
 
     function _checkWiring(Config memory config) private view {
+        address token_ = address(config.token);
+        if (token_.code.length == 0 || IERC20Metadata(token_).decimals() != DECIMALS) {
+            revert UnsuitableToken(token_);
+        }
         bytes32 separator = domainSeparator;
         IReceiptLog log = config.receiptLog;
         if (log.domainSeparator() != separator || address(log.settlement()) != address(this)) {
@@ -216,7 +228,8 @@ contract Settlement is LogAnchors, PayerAccounts, NodeCredits, ISettlement {
         fits =
             nodes.domainSeparator() == separator
             && address(nodes.token()) == address(config.token)
-            && nodes.unbondingDelay() >= config.times.withdrawalDelay;
+            && nodes.unbondingDelay() >= config.times.withdrawalDelay
+            && nodes.payoutDelay() >= config.times.withdrawalDelay;
         if (!fits) revert WrongWiring(address(nodes));
         if (config.gatewayRegistry.domainSeparator() != separator) {
             revert WrongWiring(address(config.gatewayRegistry));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {ISettlementErrors} from "./ISettlementErrors.sol";
+import {ISettlementBase} from "./ISettlementBase.sol";
 
 /// @title Money of a log: reserve, fees, and the limit on what its batches may take
 /// @notice The reserve is the operator's and covers payers that are short. What a log's batches take from
@@ -18,7 +18,7 @@ import {ISettlementErrors} from "./ISettlementErrors.sol";
 /// raises what the same share is worth by `s * x`, for as long as `x` stays.
 /// @dev A bucket with time for water: a share `p` fills `W * p / s` seconds, rounded up, it holds `W`, and a
 /// second drains in a second. Kept as the second at which it is empty.
-interface ILogFunds is ISettlementErrors {
+interface ILogFunds is ISettlementBase {
     /// @notice State of a log's ledger.
     /// @param sequence Number of the last settled batch; 0: none.
     /// @param assigned Sum of the balances in the log's ledger.
@@ -49,7 +49,8 @@ interface ILogFunds is ISettlementErrors {
     error DebitLimitExceeded(bytes32 logId, uint256 debited, uint256 debitable);
     error InvalidDebitLimit(uint32 limitPpm);
 
-    /// @notice Adds `amount` from the caller to the reserve of `logId`.
+    /// @notice Adds `amount` from the caller to the reserve of `logId`. A request that waits is cut to what the
+    /// reserve was before.
     function fundReserve(bytes32 logId, uint96 amount) external;
 
     /// @notice Asks for `amount` of the reserve back, by the log's operator; as with payers, the
@@ -81,6 +82,9 @@ interface ILogFunds is ISettlementErrors {
 
     /// @notice The share in force now, in parts per million.
     function debitLimit() external view returns (uint32 limitPpm);
+
+    /// @notice The higher share that waits, and from when it is in force; zeros if none waits.
+    function pendingDebitLimit() external view returns (uint32 limitPpm, uint40 effectiveAt);
 
     /// @notice Base units that batches of `logId` may still take from deposits now.
     function debitableNow(bytes32 logId) external view returns (uint256);

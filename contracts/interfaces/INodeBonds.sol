@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {ISettlementErrors} from "./ISettlementErrors.sol";
+import {ISettlementBase} from "./ISettlementBase.sol";
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
@@ -13,7 +13,7 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 /// the bond at any time and collect the reporter's share of it.
 ///
 /// A bond does not prove that the node is good, nor that two funders are two people.
-interface INodeBonds is ISettlementErrors {
+interface INodeBonds is ISettlementBase {
     /// @notice `funder` may start the next bond of `node`; zero: only the node and its payout wallet may.
     event FunderAllowed(address indexed node, address indexed funder);
     /// @notice `funder` added `amount` to the bond. A first amount starts the bond and ends an allowance.
@@ -44,13 +44,15 @@ interface INodeBonds is ISettlementErrors {
     /// node, its payout wallet in force and the allowed funder; adding to it for its funder.
     function bond(address node, uint96 amount) external;
 
-    /// @notice Starts taking the whole bond back, by its funder.
+    /// @notice Starts taking the whole bond back, by its funder; or sending it back, by the node or its payout
+    /// wallet in force, so that nobody keeps the place against their will.
     function requestUnbonding(address node) external;
 
-    /// @notice Ends a request to take the bond back, by its funder.
+    /// @notice Ends a request, by a funder who may start a bond.
     function cancelUnbonding(address node) external;
 
-    /// @notice Pays the whole bond to `to` once the delay is over, by its funder.
+    /// @notice Pays the whole bond to `to` once the delay is over, by its funder; or to its funder, by the node
+    /// or its payout wallet in force.
     function withdrawBond(address node, address to) external returns (uint96 amount);
 
     /// @notice Pays the whole bond to the caller, by the contract that decides objective faults. Without a

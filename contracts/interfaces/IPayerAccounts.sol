@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {ISettlementErrors} from "./ISettlementErrors.sol";
+import {ISettlementBase} from "./ISettlementBase.sol";
 
 /// @title What payers do with their money
 /// @notice A payer's balance stands in the ledger of exactly one log (or of none, log id zero) and only
 /// that log's batches can debit it. Leaving, by withdrawal or by moving to another log, takes
 /// `withdrawalDelay` and needs nobody else: neither the log's operator, nor an administrator.
 /// Amounts are base units of the settlement token, times seconds of the block clock.
-interface IPayerAccounts is ISettlementErrors {
+interface IPayerAccounts is ISettlementBase {
     /// @notice A payer's balance in one log's ledger.
     /// @param balance Base units the log's batches may still debit, a pending withdrawal included.
-    /// @param requested Base units asked back; 0 when nothing is pending. May exceed `balance`.
+    /// @param requested Base units asked back; 0 when nothing is pending. May exceed `balance`,
+    /// but a deposit cuts it to what the balance was before.
     /// @param availableAt Second from which {withdraw} works; 0 when nothing is pending.
     struct Account {
         uint96 balance;
@@ -115,7 +116,9 @@ interface IPayerAccounts is ISettlementErrors {
     function bumpGrantEpoch() external returns (uint64 grantEpoch);
 
     /// @notice Asks for `amount` of the caller's balance back; the maximum of the type asks for all.
-    /// Replaces a pending request and restarts the delay; 0 cancels.
+    /// Replaces a pending request and restarts the delay; 0 cancels. A request does not expire, and is for
+    /// money that is there: what is deposited later can only be asked for anew, so that none leaves
+    /// without having waited.
     function requestWithdrawal(uint96 amount) external;
 
     /// @notice Pays the lesser of the requested amount and the balance to `to`, once the delay is over.

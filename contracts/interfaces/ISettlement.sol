@@ -23,9 +23,11 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 /// Deployment: the other contracts come first and are given this contract's future address; the
 /// constructor refuses if one of them was given another. From then on this address leads to all the rest.
 interface ISettlement is ILogAnchors, ILogFunds, IPayerAccounts, INodeCredits {
-    /// @notice Durations in seconds. Strictly ascending in this order, `pauseInterval` and
-    /// `limiterWindow` apart, so that a payer who leaves is out before any administrator's change
-    /// takes effect, and outlasts a pause.
+    /// @notice Durations in seconds. The first four strictly ascending, the first two together below the third, so that a payer who leaves is out
+    /// before any administrator's change takes effect, and outlasts a pause; the withdrawal delay below
+    /// `pauseInterval`, so that who leaves meets one pause at most, and at most 30 days; a limiter's
+    /// window no shorter than a pause. Unbonding and changes of payout wallets take no less than the
+    /// withdrawal delay.
     /// @param unsettledMax Age of the oldest unsettled receipt at which enclaves stop awarding.
     /// @param pauseMax Longest pause of settlement.
     /// @param withdrawalDelay From request to withdrawal or move, for payers and reserves.
@@ -80,6 +82,8 @@ interface ISettlement is ILogAnchors, ILogFunds, IPayerAccounts, INodeCredits {
     event Unpaused();
 
     error InvalidTimes(Times times);
+    /// @notice The token has no code, or not six decimals.
+    error UnsuitableToken(address token);
     /// @notice `target` was deployed for another Settlement, chain, or with too short a delay.
     error WrongWiring(address target);
     error SettlementPaused(uint256 until);

@@ -235,7 +235,7 @@ library TypedData {
 
     /// @dev Its eleven words before the rows stand in calldata as EIP-712 wants them, so they are copied in
     /// one piece, 800 gas less than member by member. A word with dirty upper bits is hashed as it
-    /// stands: no key has signed that.
+    /// stands, so it settles only if the epoch's key signed those bits; the value read is the lower ones.
     function hash(Batch calldata batch) internal pure returns (bytes32 structHash) {
         bytes32 typehash = BATCH_TYPEHASH;
         bytes32 debits = keccak256(batch.debits);

@@ -15,7 +15,7 @@ contract TestToken is ERC20Permit {
     }
 
     /// @notice As the tokens that deployments settle in.
-    function decimals() public pure override returns (uint8) {
+    function decimals() public pure virtual override returns (uint8) {
         return 6;
     }
 }

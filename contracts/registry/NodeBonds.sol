@@ -5,14 +5,11 @@ import {INodeBonds} from "../interfaces/INodeBonds.sol";
 import {SettlementBase} from "../settlement/SettlementBase.sol";
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
-import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
 /// @title Nodes' bonds
 /// @dev Takes token, exact pull and delay from the base that Settlement's parts share, with the unbonding
 /// delay in place of the payers'. Payout wallets are the registry's business.
 abstract contract NodeBonds is SettlementBase, INodeBonds {
-    using SafeERC20 for IERC20;
-
     struct Bond {
         uint96 amount;
         address funder; // zero iff the amount is
@@ -42,7 +39,7 @@ abstract contract NodeBonds is SettlementBase, INodeBonds {
 
     /// @inheritdoc INodeBonds
     function allowFunder(address node, address funder) external {
-        if (!_isNodeOrPayout(node, msg.sender)) revert NotNodeOrPayout(node, msg.sender);
+        _checkNodeOrPayout(node);
         _allowedFunders[node] = funder;
         emit FunderAllowed(node, funder);
     }
@@ -59,8 +56,10 @@ abstract contract NodeBonds is SettlementBase, INodeBonds {
     }
 
     /// @inheritdoc INodeBonds
-    function requestUnbonding(address node) external onlyFunder(node) {
+    function requestUnbonding(address node) external {
         Bond storage entry = _bonds[node];
+        if (entry.amount == 0) revert NotFunder(node, address(0), msg.sender);
+        if (msg.sender != entry.funder) _checkNodeOrPayout(node);
         if (entry.unbondingAt != 0) revert UnbondingPending(node, entry.unbondingAt);
         entry.unbondingAt = _afterDelay();
         emit UnbondingRequested(node, entry.unbondingAt);
@@ -70,22 +69,24 @@ abstract contract NodeBonds is SettlementBase, INodeBonds {
     function cancelUnbonding(address node) external onlyFunder(node) {
         Bond storage entry = _bonds[node];
         if (entry.unbondingAt == 0) revert NothingRequested();
+        _checkMayFund(node);
         entry.unbondingAt = 0;
         emit UnbondingRequested(node, 0);
     }
 
     /// @inheritdoc INodeBonds
-    function withdrawBond(
-        address node,
-        address to
-    ) external nonReentrant onlyFunder(node) returns (uint96 amount) {
+    function withdrawBond(address node, address to) external nonReentrant returns (uint96 amount) {
         if (to == address(0)) revert ZeroAddress();
         Bond memory entry = _bonds[node];
+        if (msg.sender != entry.funder) {
+            if (to != entry.funder) revert NotFunder(node, entry.funder, msg.sender);
+            _checkNodeOrPayout(node);
+        }
         _checkMatured(entry.unbondingAt);
         amount = entry.amount;
         delete _bonds[node];
         emit BondWithdrawn(node, to, amount);
-        TOKEN.safeTransfer(to, amount);
+        _push(to, amount);
     }
 
     /// @inheritdoc INodeBonds
@@ -96,7 +97,7 @@ abstract contract NodeBonds is SettlementBase, INodeBonds {
         if (amount == 0) return 0;
         delete _bonds[node];
         emit BondSlashed(node, entry.funder, amount);
-        TOKEN.safeTransfer(faults, amount);
+        return uint96(_push(faults, amount));
     }
 
     /// @inheritdoc INodeBonds
@@ -127,11 +128,18 @@ abstract contract NodeBonds is SettlementBase, INodeBonds {
     /// left once can't come back with a trifle and keep others out.
     function _start(address node, Bond storage entry) private {
         if (_payoutOf(node) == address(0)) revert NodeNotRegistered(node);
-        if (!_isNodeOrPayout(node, msg.sender) && _allowedFunders[node] != msg.sender) {
-            revert NotAllowedToFund(node, msg.sender);
-        }
+        _checkMayFund(node);
         delete _allowedFunders[node];
         entry.funder = msg.sender;
+    }
+
+    function _checkMayFund(address node) private view {
+        if (_isNodeOrPayout(node, msg.sender) || _allowedFunders[node] == msg.sender) return;
+        revert NotAllowedToFund(node, msg.sender);
+    }
+
+    function _checkNodeOrPayout(address node) private view {
+        if (!_isNodeOrPayout(node, msg.sender)) revert NotNodeOrPayout(node, msg.sender);
     }
 
     /// @dev Never true of the payout wallet of a node that isn't registered, as nobody is the zero address.

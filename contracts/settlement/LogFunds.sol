@@ -6,15 +6,11 @@ import {IReceiptLog} from "../interfaces/IReceiptLog.sol";
 import {SettlementBase} from "./SettlementBase.sol";
 
 import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
-import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
-import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
 /// @title Ledger, reserve, fees and debit limit of each log
 abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
-    using SafeERC20 for IERC20;
-
     /// @dev What administrators and guardian can turn, in one slot, as every batch reads it.
     struct Controls {
         uint40 pausedUntil;
@@ -77,7 +73,9 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
     function fundReserve(bytes32 logId, uint96 amount) external nonReentrant {
         _checkKnown(logId);
         _pull(amount);
-        _reserves[logId].amount += amount;
+        Reserve storage reserve = _reserves[logId];
+        reserve.requested = _min(reserve.requested, reserve.amount); // as with payers' deposits
+        reserve.amount += amount;
         emit ReserveFunded(logId, msg.sender, amount);
     }
 
@@ -100,7 +98,7 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
         amount = _min(reserve.requested, reserve.amount);
         _reserves[logId] = Reserve(reserve.amount - amount, 0, 0);
         emit ReserveWithdrawn(logId, to, amount);
-        TOKEN.safeTransfer(to, amount);
+        _push(to, amount);
     }
 
     /// @inheritdoc ILogFunds
@@ -110,7 +108,7 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
         if (amount == 0) return 0;
         delete _reserves[logId];
         emit ReserveSlashed(logId, amount);
-        TOKEN.safeTransfer(FAULTS, amount);
+        return uint96(_push(FAULTS, amount));
     }
 
     /// @inheritdoc ILogFunds
@@ -123,7 +121,7 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
         if (amount == 0) revert ZeroAmount();
         _ledgers[logId].fees = 0;
         emit FeesWithdrawn(logId, to, amount);
-        TOKEN.safeTransfer(to, amount);
+        _push(to, amount);
     }
 
     /// @inheritdoc ILogFunds
@@ -166,6 +164,13 @@ abstract contract LogFunds is SettlementBase, AccessManaged, ILogFunds {
     /// @inheritdoc ILogFunds
     function debitLimit() public view returns (uint32 limitPpm) {
         return _limitOf(_controls);
+    }
+
+    /// @inheritdoc ILogFunds
+    function pendingDebitLimit() external view returns (uint32 limitPpm, uint40 effectiveAt) {
+        Controls memory controls = _controls;
+        if (block.timestamp >= controls.nextLimitFrom) return (0, 0);
+        return (controls.nextLimitPpm, controls.nextLimitFrom);
     }
 
     /// @inheritdoc ILogFunds

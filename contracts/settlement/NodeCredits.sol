@@ -6,15 +6,11 @@ import {INodeRegistry} from "../interfaces/INodeRegistry.sol";
 import {PackedRows} from "../libraries/PackedRows.sol";
 import {SettlementBase} from "./SettlementBase.sol";
 
-import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {StorageSlot} from "@openzeppelin/contracts/utils/StorageSlot.sol";
-import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
 /// @title Nodes' credit
 abstract contract NodeCredits is SettlementBase, INodeCredits {
     using PackedRows for bytes;
-    using SafeERC20 for IERC20;
-
     /// @dev One slot that never returns to zero: crediting a node that was paid out stays cheap.
     struct Credit {
         uint128 credit;
@@ -41,7 +37,7 @@ abstract contract NodeCredits is SettlementBase, INodeCredits {
         if (amount == 0) revert NoCredit(msg.sender);
         _credits[msg.sender].credit = 0;
         emit CreditPaid(msg.sender, wallet, amount);
-        TOKEN.safeTransfer(wallet, amount);
+        _push(wallet, amount);
     }
 
     /// @inheritdoc INodeCredits
@@ -94,7 +90,7 @@ abstract contract NodeCredits is SettlementBase, INodeCredits {
         address wallet = NODE_REGISTRY.payoutOf(node);
         if (wallet == address(0)) return;
         _credits[node].credit = 0;
-        if (TOKEN.trySafeTransfer(wallet, amount)) {
+        if (_tryPush(wallet, amount)) {
             emit CreditPaid(node, wallet, amount);
         } else {
             _credits[node].credit += amount; // a re-entering token may have let a batch add to it

@@ -6,16 +6,12 @@ import {PackedRows} from "../libraries/PackedRows.sol";
 import {Batch} from "../libraries/TypedData.sol";
 import {LogFunds} from "./LogFunds.sol";
 
-import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
-import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
 /// @title Payers' balances
 /// @dev Balances are keyed by log, so that a debit by the wrong log finds nothing and a row costs one slot.
 abstract contract PayerAccounts is LogFunds, IPayerAccounts {
     using PackedRows for bytes;
-    using SafeERC20 for IERC20;
-
     /// @dev What a batch's debits came to. `due = taken + covered + uncovered`.
     struct Debits {
         uint256 due;
@@ -111,7 +107,7 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
         _accounts[logId][msg.sender] = Account(account.balance - amount, 0, 0);
         _ledgers[logId].assigned -= amount;
         emit Withdrawn(msg.sender, logId, to, amount);
-        TOKEN.safeTransfer(to, amount);
+        _push(to, amount);
     }
 
     /// @inheritdoc IPayerAccounts
@@ -146,6 +142,7 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
             (next, payer, due) = _debitCovered(accounts, rows, next + 1, payer, due + amount);
         }
         debits.due = due;
+        // Below 2^96, as all balances of the log together are: they are the ledger's `assigned`.
         debits.taken = uint96(due - debits.covered - debits.uncovered);
     }
 
@@ -206,6 +203,8 @@ abstract contract PayerAccounts is LogFunds, IPayerAccounts {
         if (payer == address(0)) revert ZeroAddress();
         _pull(amount);
         bytes32 logId = _payers[payer].logId;
+        Account storage account = _accounts[logId][payer];
+        account.requested = _min(account.requested, account.balance); // money that came later waits its own delay
         uint96 repaid = _add(logId, payer, amount);
         emit Deposited(payer, logId, msg.sender, amount, repaid);
     }

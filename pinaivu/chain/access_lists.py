@@ -3,8 +3,8 @@
 By EIP-2929 the first read of a slot costs 2,100; named in the transaction it costs 1,900 there and
 100 when read. Another contract costs 2,600, or 2,400 and 100. The called contract itself costs
 nothing more as long as none of its slots is named, else 2,400. So lists pay from 25 slots on, as a
-batch's rows have them. What an endpoint says of the slots is believed: a wrong list costs gas, up to
-the limit that was estimated without it, and changes no outcome.
+batch's rows have them. What an endpoint says of the slots is believed: a wrong
+list changes no outcome and costs gas, within the limit that was estimated without it.
 """
 
 from collections.abc import Mapping

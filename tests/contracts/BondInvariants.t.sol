@@ -49,10 +49,12 @@ contract BondHandler is Evidence {
         address node = nodeAt(who % NODES);
         (uint96 amount, address funder, uint40 unbondingAt) = nodeRegistry.bondOf(node);
         if (amount == 0) return;
-        vm.startPrank(funder);
-        if (unbondingAt == 0) nodeRegistry.requestUnbonding(node);
-        else if (who % 8 < NODES) nodeRegistry.cancelUnbonding(node); // now and then
-        vm.stopPrank();
+        vm.prank(node); // may send it back, and must want it to stay
+        if (unbondingAt == 0) return nodeRegistry.requestUnbonding(node);
+        nodeRegistry.allowFunder(node, funder);
+        if (who % 8 >= NODES) return;
+        vm.prank(funder);
+        nodeRegistry.cancelUnbonding(node);
     }
 
     function withdraw() external {

@@ -5,7 +5,10 @@ import {IEnclaveRegistry} from "../../contracts/interfaces/IEnclaveRegistry.sol"
 import {IReceiptLog} from "../../contracts/interfaces/IReceiptLog.sol";
 import {ISettlement} from "../../contracts/interfaces/ISettlement.sol";
 import {TypedData, Verdict} from "../../contracts/libraries/TypedData.sol";
+import {TestToken} from "../../contracts/mocks/TestToken.sol";
 import {Network} from "./support/Network.sol";
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
 /// @dev Another deployment's contract that claims this one's domain.
 contract ReceiptLogDouble {
@@ -14,6 +17,13 @@ contract ReceiptLogDouble {
 
     constructor(bytes32 domainSeparator_, address settlement_) {
         (domainSeparator, settlement) = (domainSeparator_, settlement_);
+    }
+}
+
+/// @dev Counts in units of 10^-18.
+contract DaintyToken is TestToken {
+    function decimals() public pure override returns (uint8) {
+        return 18;
     }
 }
 
@@ -38,6 +48,21 @@ contract ConstructionTest is Network {
     function test_TheFirstVerifierIsNotZero() external {
         reverts(IEnclaveRegistry.ZeroVerifier.selector);
         this.createEnclaveRegistry(abi.encode(manager, receiptLog, address(0), ADMIN_DELAY, EPOCH_LIFETIME));
+    }
+
+    /// @dev All amounts that parties sign have six decimals.
+    function test_ATokenWithOtherDecimalsIsRefused() external {
+        ISettlement.Config memory wanted = config(EVERYTHING_PPM, standardTimes());
+        wanted.token = new DaintyToken();
+        reverts(abi.encodeWithSelector(ISettlement.UnsuitableToken.selector, address(wanted.token)));
+        this.createSettlement(wanted);
+    }
+
+    function test_ATokenWithoutCodeIsRefused() external {
+        ISettlement.Config memory wanted = config(EVERYTHING_PPM, standardTimes());
+        wanted.token = IERC20(address(0x70ce));
+        reverts(abi.encodeWithSelector(ISettlement.UnsuitableToken.selector, address(0x70ce)));
+        this.createSettlement(wanted);
     }
 
     /// @dev The domain alone doesn't do: the log must read its anchors from this very Settlement.

@@ -2,7 +2,7 @@
 pragma solidity 0.8.37;
 
 import {ILogFunds} from "../../contracts/interfaces/ILogFunds.sol";
-import {ISettlementErrors} from "../../contracts/interfaces/ISettlementErrors.sol";
+import {ISettlementBase} from "../../contracts/interfaces/ISettlementBase.sol";
 import {Batch} from "../../contracts/libraries/TypedData.sol";
 import {IMintable} from "./support/IMintable.sol";
 import {Network} from "./support/Network.sol";
@@ -28,9 +28,9 @@ contract LogFundsTest is Network {
         emit ILogFunds.ReserveFunded(logId, BERT, 50);
         settlement.fundReserve(logId, 50);
         eq(settlement.logStateOf(logId).reserve, 50);
-        reverts(abi.encodeWithSelector(ISettlementErrors.UnknownLog.selector, bytes32("nowhere")));
+        reverts(abi.encodeWithSelector(ISettlementBase.UnknownLog.selector, bytes32("nowhere")));
         settlement.fundReserve("nowhere", 1);
-        reverts(ISettlementErrors.ZeroAmount.selector);
+        reverts(ISettlementBase.ZeroAmount.selector);
         settlement.fundReserve(logId, 0);
     }
 
@@ -47,7 +47,7 @@ contract LogFundsTest is Network {
     function test_TheReserveLeavesAfterTheDelay() external {
         fundReserve(50);
         vm.startPrank(OPERATOR);
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         settlement.withdrawReserve(logId, BERT);
         uint40 availableAt = uint40(block.timestamp) + WITHDRAWAL_DELAY;
         vm.expectEmit(address(settlement));
@@ -57,10 +57,10 @@ contract LogFundsTest is Network {
         eq(requested, 80);
         eq(from, availableAt);
         vm.warp(availableAt - 1);
-        reverts(abi.encodeWithSelector(ISettlementErrors.TooEarly.selector, availableAt, availableAt - 1));
+        reverts(abi.encodeWithSelector(ISettlementBase.TooEarly.selector, availableAt, availableAt - 1));
         settlement.withdrawReserve(logId, BERT);
         vm.warp(availableAt);
-        reverts(ISettlementErrors.ZeroAddress.selector);
+        reverts(ISettlementBase.ZeroAddress.selector);
         settlement.withdrawReserve(logId, address(0));
         vm.expectEmit(address(settlement));
         emit ILogFunds.ReserveWithdrawn(logId, BERT, 50);
@@ -73,7 +73,7 @@ contract LogFundsTest is Network {
         settlement.requestReserveWithdrawal(logId, 80);
         settlement.requestReserveWithdrawal(logId, 0);
         vm.warp(block.timestamp + WITHDRAWAL_DELAY);
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         settlement.withdrawReserve(logId, BERT);
     }
 
@@ -99,7 +99,7 @@ contract LogFundsTest is Network {
         vm.prank(address(faults));
         eq(settlement.slashReserve(logId), 50);
         fundReserve(7); // what comes later is not ready to leave
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         vm.prank(OPERATOR);
         settlement.withdrawReserve(logId, OPERATOR);
     }
@@ -114,13 +114,13 @@ contract LogFundsTest is Network {
     function test_TheOperatorWithdrawsItsFees() external {
         settle(nextBatch(row(ANNA, 100), row(NODE, 90), 10));
         vm.startPrank(OPERATOR);
-        reverts(ISettlementErrors.ZeroAddress.selector);
+        reverts(ISettlementBase.ZeroAddress.selector);
         settlement.withdrawFees(logId, address(0));
         vm.expectEmit(address(settlement));
         emit ILogFunds.FeesWithdrawn(logId, BERT, 10);
         eq(settlement.withdrawFees(logId, BERT), 10);
         eq(token.balanceOf(BERT), 10);
-        reverts(ISettlementErrors.ZeroAmount.selector);
+        reverts(ISettlementBase.ZeroAmount.selector);
         settlement.withdrawFees(logId, BERT);
     }
 
@@ -240,8 +240,10 @@ contract LogFundsTest is Network {
         settlement.setDebitLimit(500_000);
         vm.warp(effectiveAt - 1);
         eq(settlement.debitLimit(), 200_000);
+        _eqPendingLimit(500_000, effectiveAt);
         vm.warp(effectiveAt);
         eq(settlement.debitLimit(), 500_000);
+        _eqPendingLimit(0, 0);
         settlement.setDebitLimit(600_000); // the matured one stays in force while this one waits
         eq(settlement.debitLimit(), 500_000);
     }
@@ -249,6 +251,7 @@ contract LogFundsTest is Network {
     function test_ALowerLimitReplacesAWaitingRaise() external by(ADMIN) {
         settlement.setDebitLimit(500_000);
         settlement.setDebitLimit(150_000);
+        _eqPendingLimit(0, 0);
         vm.warp(block.timestamp + ADMIN_DELAY);
         eq(settlement.debitLimit(), 150_000);
     }
@@ -276,5 +279,11 @@ contract LogFundsTest is Network {
                 abi.encodeWithSelector(ILogFunds.DebitLimitExceeded.selector, logId, amount, 200)
             );
         }
+    }
+
+    function _eqPendingLimit(uint32 limitPpm, uint40 effectiveAt) private view {
+        (uint32 waiting, uint40 from) = settlement.pendingDebitLimit();
+        eq(waiting, limitPpm);
+        eq(from, effectiveAt);
     }
 }

@@ -2,7 +2,7 @@
 pragma solidity 0.8.37;
 
 import {INodeBonds} from "../../contracts/interfaces/INodeBonds.sol";
-import {ISettlementErrors} from "../../contracts/interfaces/ISettlementErrors.sol";
+import {ISettlementBase} from "../../contracts/interfaces/ISettlementBase.sol";
 import {IMintable} from "./support/IMintable.sol";
 import {Network} from "./support/Network.sol";
 import {Peer, Peers} from "./support/Peers.sol";
@@ -146,7 +146,7 @@ contract NodeBondsTest is Network {
         vm.prank(node);
         nodeRegistry.allowFunder(node, FUNDER);
         _equip(FUNDER, 50);
-        reverts(ISettlementErrors.ZeroAmount.selector);
+        reverts(ISettlementBase.ZeroAmount.selector);
         nodeRegistry.bond(node, 0);
         eq(nodeRegistry.allowedFunderOf(node), FUNDER);
         _eqBond(node, 0, address(0), 0);
@@ -156,7 +156,7 @@ contract NodeBondsTest is Network {
         deploy(IMintable(address(new FeeToken())), EVERYTHING_PPM);
         _registerNodes();
         _equip(node, 50);
-        reverts(abi.encodeWithSelector(ISettlementErrors.WrongAmountReceived.selector, 50, 49));
+        reverts(abi.encodeWithSelector(ISettlementBase.WrongAmountReceived.selector, 50, 49));
         nodeRegistry.bond(node, 50);
     }
 
@@ -164,17 +164,17 @@ contract NodeBondsTest is Network {
         _bond(wallet, node, 50);
         uint40 unbondingAt = uint40(block.timestamp) + UNBONDING_DELAY;
         vm.startPrank(wallet);
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         nodeRegistry.withdrawBond(node, SAFE);
         vm.expectEmit(address(nodeRegistry));
         emit INodeBonds.UnbondingRequested(node, unbondingAt);
         nodeRegistry.requestUnbonding(node);
         _eqBond(node, 50, wallet, unbondingAt);
         vm.warp(unbondingAt - 1);
-        reverts(abi.encodeWithSelector(ISettlementErrors.TooEarly.selector, unbondingAt, unbondingAt - 1));
+        reverts(abi.encodeWithSelector(ISettlementBase.TooEarly.selector, unbondingAt, unbondingAt - 1));
         nodeRegistry.withdrawBond(node, SAFE);
         vm.warp(unbondingAt);
-        reverts(ISettlementErrors.ZeroAddress.selector);
+        reverts(ISettlementBase.ZeroAddress.selector);
         nodeRegistry.withdrawBond(node, address(0));
         vm.expectEmit(address(nodeRegistry));
         emit INodeBonds.BondWithdrawn(node, SAFE, 50);
@@ -185,16 +185,48 @@ contract NodeBondsTest is Network {
         nodeRegistry.withdrawBond(node, SAFE);
     }
 
-    function test_OnlyTheFunderMovesABond() external {
+    function test_OnlyTheFunderSaysWhereABondGoes() external {
         _bond(wallet, node, 50);
         bytes memory refusal = abi.encodeWithSelector(INodeBonds.NotFunder.selector, node, wallet, node);
         vm.startPrank(node); // not even the node itself
         reverts(refusal);
-        nodeRegistry.requestUnbonding(node);
-        reverts(refusal);
         nodeRegistry.cancelUnbonding(node);
         reverts(refusal);
         nodeRegistry.withdrawBond(node, SAFE);
+        vm.stopPrank();
+        vm.startPrank(STRANGER);
+        reverts(abi.encodeWithSelector(INodeBonds.NotNodeOrPayout.selector, node, STRANGER));
+        nodeRegistry.requestUnbonding(node);
+        vm.warp(block.timestamp + 1);
+        vm.stopPrank();
+        vm.prank(wallet);
+        nodeRegistry.requestUnbonding(node);
+        vm.warp(block.timestamp + UNBONDING_DELAY);
+        reverts(abi.encodeWithSelector(INodeBonds.NotNodeOrPayout.selector, node, STRANGER));
+        vm.prank(STRANGER);
+        nodeRegistry.withdrawBond(node, wallet);
+    }
+
+    /// @dev A former payout wallet must not keep the place with a trifle.
+    function test_TheNodeCanSendABondBackToItsFunder() external {
+        vm.prank(node);
+        nodeRegistry.allowFunder(node, SAFE);
+        _bond(SAFE, node, 1);
+        vm.prank(node);
+        nodeRegistry.requestUnbonding(node);
+        uint40 unbondingAt = uint40(block.timestamp) + UNBONDING_DELAY;
+        reverts(abi.encodeWithSelector(INodeBonds.NotAllowedToFund.selector, node, SAFE));
+        vm.prank(SAFE);
+        nodeRegistry.cancelUnbonding(node); // its allowance was used up
+        vm.startPrank(node);
+        reverts(abi.encodeWithSelector(ISettlementBase.TooEarly.selector, unbondingAt, block.timestamp));
+        nodeRegistry.withdrawBond(node, SAFE);
+        vm.warp(unbondingAt);
+        eq(nodeRegistry.withdrawBond(node, SAFE), 1);
+        eq(token.balanceOf(SAFE), 1);
+        _eqBond(node, 0, address(0), 0);
+        reverts(abi.encodeWithSelector(INodeBonds.NotFunder.selector, node, address(0), node));
+        nodeRegistry.requestUnbonding(node);
     }
 
     function test_RequestingAgainDoesNotMoveTheTime() external {
@@ -210,14 +242,14 @@ contract NodeBondsTest is Network {
     function test_UnbondingCanBeCancelled() external {
         _bond(node, node, 50);
         vm.startPrank(node);
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         nodeRegistry.cancelUnbonding(node);
         nodeRegistry.requestUnbonding(node);
         vm.warp(block.timestamp + UNBONDING_DELAY);
         vm.expectEmit(address(nodeRegistry));
         emit INodeBonds.UnbondingRequested(node, 0);
         nodeRegistry.cancelUnbonding(node);
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         nodeRegistry.withdrawBond(node, SAFE);
         _eqBond(node, 50, node, 0);
     }
@@ -257,7 +289,7 @@ contract NodeBondsTest is Network {
         vm.prank(address(faults));
         eq(nodeRegistry.slashBond(node), 50);
         _bond(node, node, 7);
-        reverts(ISettlementErrors.NothingRequested.selector); // what comes later is not ready to leave
+        reverts(ISettlementBase.NothingRequested.selector); // what comes later is not ready to leave
         vm.prank(node);
         nodeRegistry.withdrawBond(node, SAFE);
     }

@@ -4,7 +4,7 @@ pragma solidity 0.8.37;
 import {IEnclaveRegistry} from "../../contracts/interfaces/IEnclaveRegistry.sol";
 import {INodeRegistry} from "../../contracts/interfaces/INodeRegistry.sol";
 import {IObjectiveFaults} from "../../contracts/interfaces/IObjectiveFaults.sol";
-import {ISettlementErrors} from "../../contracts/interfaces/ISettlementErrors.sol";
+import {ISettlementBase} from "../../contracts/interfaces/ISettlementBase.sol";
 import {Checkpoint, Completion, Receipt} from "../../contracts/libraries/TypedData.sol";
 import {Evidence} from "./support/Evidence.sol";
 import {IMintable} from "./support/IMintable.sol";
@@ -249,7 +249,7 @@ contract ObjectiveFaultsTest is Evidence {
         reportTwoCompletions(AWARD);
         reportTwoRoots(7);
         vm.startPrank(OPERATOR);
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         settlement.withdrawReserve(logId, OPERATOR);
         eq(bondOf(NODE), 0);
         eq(reserveOf(logId), 0);

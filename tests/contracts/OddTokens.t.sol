@@ -2,13 +2,12 @@
 pragma solidity 0.8.37;
 
 import {INodeCredits} from "../../contracts/interfaces/INodeCredits.sol";
-import {ISettlementErrors} from "../../contracts/interfaces/ISettlementErrors.sol";
+import {ISettlementBase} from "../../contracts/interfaces/ISettlementBase.sol";
 import {IMintable} from "./support/IMintable.sol";
 import {Network} from "./support/Network.sol";
 import {FalseToken, LyingToken, RebasingToken, SilentToken} from "./support/OddTokens.sol";
 import {BlockingToken, FeeToken} from "./support/Tokens.sol";
 
-import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
 /// @dev Tokens that behave otherwise than ERC-20 asks: what is refused, and what it costs whom.
@@ -24,7 +23,7 @@ contract OddTokensTest is Network {
     function test_AFeeIsRefusedWhereverMoneyComesIn() external {
         _deployWith(address(new FeeToken()));
         _hold(ANNA, 70);
-        bytes memory refusal = abi.encodeWithSelector(ISettlementErrors.WrongAmountReceived.selector, 70, 69);
+        bytes memory refusal = abi.encodeWithSelector(ISettlementBase.WrongAmountReceived.selector, 70, 69);
         vm.startPrank(ANNA);
         reverts(refusal);
         settlement.deposit(70);
@@ -39,7 +38,7 @@ contract OddTokensTest is Network {
     function test_ATokenThatMovesNothingIsRefused() external {
         _deployWith(address(new LyingToken()));
         _hold(ANNA, 70);
-        reverts(abi.encodeWithSelector(ISettlementErrors.WrongAmountReceived.selector, 70, 0));
+        reverts(abi.encodeWithSelector(ISettlementBase.WrongAmountReceived.selector, 70, 0));
         vm.prank(ANNA);
         settlement.deposit(70);
     }
@@ -145,40 +144,52 @@ contract OddTokensTest is Network {
     }
 
     /// @dev No contract can refuse such a token at deployment: it looks like any other until it rebases. Then
-    /// claims stand unchanged and are paid in the order in which they are made while the money lasts.
-    function test_ADownwardRebaseIsBorneByWhoComesLast() external {
+    /// every claim is paid by the same share, whoever comes first.
+    function test_ADownwardRebaseIsBorneByAllAlike() external {
         RebasingToken rebasing = new RebasingToken();
         _deployWith(address(rebasing));
         _fill(); // Anna is owed 500, the nodes 500
         _requestAll(ANNA);
         rebasing.rebase(50);
+        eq(settlement.owed(), 1_000);
         eq(token.balanceOf(address(settlement)), 500);
         vm.prank(ANNA);
-        eq(settlement.withdraw(ANNA), 500);
-        vm.expectEmit(address(settlement));
-        emit INodeCredits.PayoutFailed(node1, wallet1, 300);
+        eq(settlement.withdraw(ANNA), 500); // the claim that ended
+        eq(token.balanceOf(ANNA), 250);
         settlement.payout(_nodes());
-        eq(creditOf(node1), 300);
-        reverts(
-            abi.encodeWithSelector(
-                IERC20Errors.ERC20InsufficientBalance.selector,
-                address(settlement),
-                0,
-                600 // in the token's own shares
-            )
-        );
-        vm.prank(node1);
-        settlement.withdrawCredit();
+        eq(token.balanceOf(wallet1), 150);
+        eq(token.balanceOf(wallet2), 100);
+        eq(settlement.owed(), 0);
     }
 
-    function test_ATokenWithoutCodeTakesNoDeposits() external {
-        address nothing = address(0x70ce);
-        deploy(IMintable(nothing), EVERYTHING_PPM);
-        vm.startPrank(ANNA);
-        reverts(bytes(""));
+    /// @dev A deposit would pay for those who were there before.
+    function test_NothingIsTakenInWhileTokensAreMissing() external {
+        RebasingToken rebasing = new RebasingToken();
+        _deployWith(address(rebasing));
+        _fill();
+        rebasing.rebase(50);
+        bytes memory refusal = abi.encodeWithSelector(ISettlementBase.TokensMissing.selector, 1_000, 500);
+        _hold(BERT, 70);
+        reverts(refusal);
+        vm.prank(BERT);
         settlement.deposit(70);
-        reverts(bytes(""));
+        reverts(refusal);
+        vm.prank(BERT);
         settlement.fundReserve(logId, 70);
+        rebasing.rebase(100);
+        vm.prank(BERT);
+        settlement.deposit(70);
+        eq(settlement.owed(), 1_070);
+    }
+
+    /// @dev What a token refuses to pay keeps its claim, and its share.
+    function test_ARefusedPayoutIsStillOwed() external {
+        BlockingToken blocking = new BlockingToken();
+        _deployWith(address(blocking));
+        _fill();
+        blocking.setBlocked(wallet1, true);
+        settlement.payout(_nodes());
+        eq(settlement.owed(), 800); // 500 Anna's, 300 the refused node's
     }
 
     function _deployWith(address token_) private {

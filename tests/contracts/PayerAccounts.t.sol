@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {ILogFunds} from "../../contracts/interfaces/ILogFunds.sol";
 import {IPayerAccounts} from "../../contracts/interfaces/IPayerAccounts.sol";
-import {ISettlementErrors} from "../../contracts/interfaces/ISettlementErrors.sol";
+import {ISettlementBase} from "../../contracts/interfaces/ISettlementBase.sol";
 import {IMintable} from "./support/IMintable.sol";
 import {Network} from "./support/Network.sol";
 import {FeeToken} from "./support/Tokens.sol";
@@ -48,9 +48,9 @@ contract PayerAccountsTest is Network {
     }
 
     function test_ADepositNeedsAnAmountAndAPayer() external {
-        reverts(ISettlementErrors.ZeroAmount.selector);
+        reverts(ISettlementBase.ZeroAmount.selector);
         settlement.deposit(0);
-        reverts(ISettlementErrors.ZeroAddress.selector);
+        reverts(ISettlementBase.ZeroAddress.selector);
         settlement.depositFor(address(0), 1);
     }
 
@@ -60,7 +60,7 @@ contract PayerAccountsTest is Network {
         fees.mint(ANNA, 70);
         vm.startPrank(ANNA);
         fees.approve(address(settlement), 70);
-        reverts(abi.encodeWithSelector(ISettlementErrors.WrongAmountReceived.selector, 70, 69));
+        reverts(abi.encodeWithSelector(ISettlementBase.WrongAmountReceived.selector, 70, 69));
         settlement.deposit(70);
     }
 
@@ -112,10 +112,10 @@ contract PayerAccountsTest is Network {
     }
 
     function test_OnlyAnOpenedLogCanBeChosen() external by(ANNA) {
-        reverts(abi.encodeWithSelector(ISettlementErrors.UnknownLog.selector, bytes32("nowhere")));
+        reverts(abi.encodeWithSelector(ISettlementBase.UnknownLog.selector, bytes32("nowhere")));
         settlement.assign("nowhere");
         settlement.assign(logId);
-        reverts(abi.encodeWithSelector(ISettlementErrors.UnknownLog.selector, bytes32("nowhere")));
+        reverts(abi.encodeWithSelector(ISettlementBase.UnknownLog.selector, bytes32("nowhere")));
         settlement.requestMove("nowhere");
     }
 
@@ -137,7 +137,7 @@ contract PayerAccountsTest is Network {
         emit IPayerAccounts.MoveRequested(ANNA, logId, otherLog, movableAt);
         settlement.requestMove(otherLog);
         vm.warp(movableAt - 1);
-        reverts(abi.encodeWithSelector(ISettlementErrors.TooEarly.selector, movableAt, movableAt - 1));
+        reverts(abi.encodeWithSelector(ISettlementBase.TooEarly.selector, movableAt, movableAt - 1));
         settlement.completeMove();
         vm.warp(movableAt);
         vm.expectEmit(address(settlement));
@@ -151,7 +151,7 @@ contract PayerAccountsTest is Network {
         eq(settlement.logStateOf(logId).assigned, 0);
         eq(settlement.logStateOf(otherLog).assigned, 70);
         eq(settlement.payerOf(ANNA).logId, otherLog);
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         settlement.completeMove();
     }
 
@@ -160,7 +160,7 @@ contract PayerAccountsTest is Network {
         settlement.requestMove(otherLog);
         settlement.requestMove(logId);
         vm.warp(block.timestamp + WITHDRAWAL_DELAY);
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         settlement.completeMove();
     }
 
@@ -196,17 +196,17 @@ contract PayerAccountsTest is Network {
     function test_AWithdrawalTakesTheDelayAndNeedsNobody() external {
         depositAndAssign(ANNA, 70);
         vm.startPrank(ANNA);
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         settlement.withdraw(BERT);
         uint40 availableAt = uint40(block.timestamp) + WITHDRAWAL_DELAY;
         vm.expectEmit(address(settlement));
         emit IPayerAccounts.WithdrawalRequested(ANNA, logId, 30, availableAt);
         settlement.requestWithdrawal(30);
         vm.warp(availableAt - 1);
-        reverts(abi.encodeWithSelector(ISettlementErrors.TooEarly.selector, availableAt, availableAt - 1));
+        reverts(abi.encodeWithSelector(ISettlementBase.TooEarly.selector, availableAt, availableAt - 1));
         settlement.withdraw(BERT);
         vm.warp(availableAt);
-        reverts(ISettlementErrors.ZeroAddress.selector);
+        reverts(ISettlementBase.ZeroAddress.selector);
         settlement.withdraw(address(0));
         vm.expectEmit(address(settlement));
         emit IPayerAccounts.Withdrawn(ANNA, logId, BERT, 30);
@@ -214,7 +214,7 @@ contract PayerAccountsTest is Network {
         eq(token.balanceOf(BERT), 30);
         eq(balanceOf(ANNA), 40);
         eq(settlement.logStateOf(logId).assigned, 40);
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         settlement.withdraw(BERT);
     }
 
@@ -226,13 +226,13 @@ contract PayerAccountsTest is Network {
         settlement.requestWithdrawal(40);
         uint256 availableAt = block.timestamp + WITHDRAWAL_DELAY;
         vm.warp(block.timestamp + 1);
-        reverts(abi.encodeWithSelector(ISettlementErrors.TooEarly.selector, availableAt, block.timestamp));
+        reverts(abi.encodeWithSelector(ISettlementBase.TooEarly.selector, availableAt, block.timestamp));
         settlement.withdraw(ANNA);
         vm.expectEmit(address(settlement));
         emit IPayerAccounts.WithdrawalRequested(ANNA, logId, 0, 0);
         settlement.requestWithdrawal(0);
         vm.warp(availableAt);
-        reverts(ISettlementErrors.NothingRequested.selector);
+        reverts(ISettlementBase.NothingRequested.selector);
         settlement.withdraw(ANNA);
     }
 

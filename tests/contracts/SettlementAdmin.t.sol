@@ -9,6 +9,7 @@ import {IReceiptLog} from "../../contracts/interfaces/IReceiptLog.sol";
 import {ISettlement} from "../../contracts/interfaces/ISettlement.sol";
 import {Batch, TypedData} from "../../contracts/libraries/TypedData.sol";
 import {Network} from "./support/Network.sol";
+import {SilentToken} from "./support/OddTokens.sol";
 
 import {IAccessManaged} from "@openzeppelin/contracts/access/manager/IAccessManaged.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
@@ -55,6 +56,19 @@ contract SettlementAdminTest is Network {
         _refusedTimes(times);
     }
 
+    function test_TimesMustLeavePayersAWayOut() external {
+        ISettlement.Times memory times = standardTimes();
+        times.pauseInterval = times.withdrawalDelay; // two pauses within one exit
+        _refusedTimes(times);
+        times = standardTimes();
+        times.limiterWindow = times.pauseMax - 1; // drains while a pause hides it
+        _refusedTimes(times);
+        times = standardTimes();
+        times.withdrawalDelay = 30 days + 1;
+        (times.adminDelay, times.pauseInterval) = (40 days, 40 days);
+        _refusedTimes(times);
+    }
+
     function test_ContractsOfAnotherDeploymentAreRefused() external {
         // The contracts in place were made for the present Settlement, so a second one must refuse them.
         reverts(abi.encodeWithSelector(ISettlement.WrongWiring.selector, address(receiptLog)));
@@ -64,6 +78,7 @@ contract SettlementAdminTest is Network {
     function test_EveryContractOfTheDeploymentIsCompared() external {
         (address log, address enclaves) = (address(receiptLog), address(enclaveRegistry));
         (address nodes, address gateways) = (address(nodeRegistry), address(gatewayRegistry));
+        address otherToken = address(new SilentToken());
         address future = futureAddress(5);
         ISettlement.Config memory wanted = config(EVERYTHING_PPM, standardTimes());
         wanted.receiptLog = IReceiptLog(create(RECEIPT_LOG, abi.encode(future)));
@@ -91,7 +106,10 @@ contract SettlementAdminTest is Network {
         mixed.faults = faults;
         _refusedWiring(mixed, address(faults));
         mixed = _copy(wanted);
-        mixed.token = IERC20(address(0x70ce4)); // bonds are of the settlement token
+        mixed.token = IERC20(otherToken); // bonds are of the settlement token
+        _refusedWiring(mixed, address(wanted.nodeRegistry));
+        mixed = _copy(wanted);
+        mixed.times.withdrawalDelay = PAYOUT_DELAY + 1; // a stolen node key gives as long to notice
         _refusedWiring(mixed, address(wanted.nodeRegistry));
         mixed = _copy(wanted);
         mixed.times.withdrawalDelay = UNBONDING_DELAY + 1; // bonds leave no sooner than payers can
@@ -183,20 +201,20 @@ contract SettlementAdminTest is Network {
         depositAndAssign(STRANGER, 77);
         settle(nextBatch("", "", 0));
         eq(vm.load(address(settlement), _slot(1, _slot(logId, 0))), settlement.anchorOf(logId, 1));
-        bytes32 account = vm.load(address(settlement), _slot(uint160(STRANGER), _slot(logId, 5)));
+        bytes32 account = vm.load(address(settlement), _slot(uint160(STRANGER), _slot(logId, 6)));
         eq(uint96(uint256(account)), 77);
-        eq(vm.load(address(settlement), _slot(uint160(STRANGER), bytes32(uint256(7)))), logId);
+        eq(vm.load(address(settlement), _slot(uint160(STRANGER), bytes32(uint256(8)))), logId);
         bytes32 key = vm.load(address(enclaveRegistry), _slot(1, _slot(logId, 3)));
         eq(address(uint160(uint256(key))), vm.addr(ENCLAVE_KEY));
         eq(vm.load(address(enclaveRegistry), _slot(1, bytes32(uint256(4)))), MEASUREMENT);
         (address node, address wallet) = registerNode(3);
-        bytes32 payout = vm.load(address(nodeRegistry), _slot(uint160(node), bytes32(uint256(4))));
+        bytes32 payout = vm.load(address(nodeRegistry), _slot(uint160(node), bytes32(uint256(5))));
         eq(address(uint160(uint256(payout))), wallet);
         token.mint(node, 9);
         vm.startPrank(node);
         token.approve(address(nodeRegistry), 9);
         nodeRegistry.bond(node, 9);
-        bytes32 bond = vm.load(address(nodeRegistry), _slot(uint160(node), bytes32(uint256(2))));
+        bytes32 bond = vm.load(address(nodeRegistry), _slot(uint160(node), bytes32(uint256(3))));
         eq(bond, bytes32(abi.encodePacked(node, uint96(9))));
     }
 

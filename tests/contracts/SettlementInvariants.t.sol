@@ -25,6 +25,7 @@ contract SettlementInvariantsTest is Test {
     /// @dev To the base unit: what Settlement owes is what it holds.
     function invariant_EverythingOwedIsHeld() external view {
         eq(handler.owed(), handler.held());
+        eq(handler.owed(), handler.owedBySettlement());
     }
 
     function invariant_EveryLedgersSumIsItsBalances() external view {

@@ -258,6 +258,10 @@ abstract contract SettlementActions is Network {
         sum += uint256(log.reserve) + log.fees + settlement.logStateOf(otherLog).reserve;
     }
 
+    function owedBySettlement() external view returns (uint256) {
+        return settlement.owed();
+    }
+
     function held() external view returns (uint256) {
         return token.balanceOf(address(settlement));
     }
