@@ -135,8 +135,10 @@ class TestBonds:
         funder.send(call)
         held = net.client.bond_of(some.address)
         assert (held.funder, held.allowed_funder) == (funder.address, ZERO_ADDRESS)
-        with pytest.raises(Reverted, match="NotFunder"):
-            some.sender.send(net.calls.request_unbonding(some.address))
+        with pytest.raises(Reverted, match="NotNodeOrPayout"):
+            net.sender().send(net.calls.request_unbonding(some.address))
+        some.sender.send(net.calls.request_unbonding(some.address))
+        assert net.client.bond_of(some.address).unbonding_at_ms
 
     def test_verification_sees_the_funder_of_each_block(self, net: Network) -> None:
         """From before the bond until after it was slashed."""

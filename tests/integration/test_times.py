@@ -39,10 +39,14 @@ def attempt(rpc: HttpRpc, settings: Settings) -> None:
 REFUSED = {
     "unsettled_max_ms": [0, TIMES.pause_max_ms, TIMES.pause_max_ms + SECOND],
     "pause_max_ms": [0, TIMES.withdrawal_delay_ms, TIMES.unsettled_max_ms],
-    "withdrawal_delay_ms": [0, TIMES.admin_delay_ms, TIMES.pause_max_ms],
+    "withdrawal_delay_ms": [
+        0,
+        TIMES.admin_delay_ms,
+        TIMES.unsettled_max_ms + TIMES.pause_max_ms,
+    ],
     "admin_delay_ms": [0, TIMES.withdrawal_delay_ms, TIMES.withdrawal_delay_ms - SECOND],
-    "pause_interval_ms": [0, TIMES.pause_max_ms, TIMES.pause_max_ms - SECOND],
-    "limiter_window_ms": [0],
+    "pause_interval_ms": [0, TIMES.withdrawal_delay_ms, TIMES.withdrawal_delay_ms - SECOND],
+    "limiter_window_ms": [0, TIMES.pause_max_ms - SECOND],
 }
 
 
@@ -61,8 +65,10 @@ def test_times_that_are_equal_zero_or_out_of_order_are_refused(
     [
         ("unsettled_max_ms", SECOND),
         ("unsettled_max_ms", TIMES.pause_max_ms - SECOND),
-        ("pause_max_ms", TIMES.withdrawal_delay_ms - SECOND),
+        ("pause_max_ms", TIMES.withdrawal_delay_ms - TIMES.unsettled_max_ms - SECOND),
         ("withdrawal_delay_ms", TIMES.admin_delay_ms - SECOND),
+        ("pause_interval_ms", TIMES.withdrawal_delay_ms + SECOND),
+        ("limiter_window_ms", TIMES.pause_max_ms),
         ("admin_delay_ms", TIMES.withdrawal_delay_ms + SECOND),
     ],
 )
@@ -75,3 +81,11 @@ def test_a_second_of_distance_is_enough(rpc: HttpRpc, name: str, value: int) -> 
 def test_a_debit_limit_outside_one_to_a_hundred_percent_is_refused(rpc: HttpRpc, ppm: int) -> None:
     with pytest.raises(Reverted, match="InvalidDebitLimit"):
         attempt(rpc, replace(LOCAL, debit_limit_ppm=ppm))
+
+
+@pytest.mark.parametrize("name", ["payout_delay_ms", "unbonding_delay_ms"])
+def test_nodes_money_moves_no_sooner_than_payers(rpc: HttpRpc, name: str) -> None:
+    """Who steals a node's key gives its owner as long to notice."""
+    with pytest.raises(Reverted, match="WrongWiring"):
+        attempt(rpc, replace(LOCAL, **{name: TIMES.withdrawal_delay_ms - SECOND}))  # type: ignore[arg-type]
+    attempt(rpc, replace(LOCAL, **{name: TIMES.withdrawal_delay_ms}))  # type: ignore[arg-type]

@@ -176,7 +176,10 @@ class Money:
             refuse("ZeroAddress")
         self.pull(sender, amount)
         self.tally(payer).deposited += amount
-        self._add(self.payer(payer).log, payer, amount)
+        log = self.payer(payer).log
+        account = self.account(log, payer)
+        account.requested = min(account.requested, account.balance)
+        self._add(log, payer, amount)
 
     def assign(self, sender: bytes, log: bytes) -> None:
         """Once, and at once."""
@@ -250,7 +253,9 @@ class Money:
         """By anybody."""
         self._known(log)
         self.pull(sender, amount)
-        self.logs[log].reserve += amount
+        entry = self.logs[log]
+        entry.reserve_requested = min(entry.reserve_requested, entry.reserve)
+        entry.reserve += amount
 
     def request_reserve_withdrawal(self, sender: bytes, log: bytes, amount: int, now: int) -> None:
         """0 cancels."""

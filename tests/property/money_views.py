@@ -37,6 +37,7 @@ class MoneyViews:
 
     def _settlement(self, money: Money, now: int) -> Iterator[tuple[Question, object]]:
         yield (*_SETTLEMENT, "debitLimit"), money.debit_limit(now)
+        yield (*_SETTLEMENT, "owed"), money.held()
         yield (*_SETTLEMENT, "pausedUntil"), money.paused_until
         yield (*_SETTLEMENT, "nextPauseFrom"), money.next_pause_from
         yield from self._logs(money, now)
