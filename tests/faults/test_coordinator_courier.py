@@ -93,9 +93,9 @@ def second_epoch(
     return open_world(database, epoch=2, key=SECOND, signers=dict(SIGNERS), chain=known)
 
 
-async def receipt(world: World, number: int) -> Party:
+async def receipt(world: World, number: int, *prices: int) -> Party:
     """One job, served; its node."""
-    world.put_offers(1_000_000, 1_100_000)
+    world.put_offers(*(prices or (1_000_000, 1_100_000)))
     job = await world.served(number)
     await job.receipted.wait()
     assert job.receipt
@@ -139,7 +139,7 @@ def rows(world: World) -> int:
 
 
 async def test_everybody_in_a_batch_is_handed_it_at_once(database: FaultyDatabase) -> None:
-    """Its gateway and its node, with a proof that holds; each once; nobody else."""
+    """Its gateway and its nodes, with a proof that holds; each once; nobody else."""
     parties = Parties()
     async with open_world(database) as world, couriered(world, parties):
         node = await receipt(world, 1)
@@ -149,8 +149,31 @@ async def test_everybody_in_a_batch_is_handed_it_at_once(database: FaultyDatabas
         assert await receipt(world, 2) == node
         await close_batch(world)
         await until(lambda: rows(world) == 4 and not owed(world))
-    assert parties.sequences(THE_GATEWAY) == parties.sequences(node) == [1, 2]
-    assert set(parties.got) == {THE_GATEWAY, node}
+        await mine(world)
+        other = await receipt(world, 3, 1_900_000, 1_000_000)
+        await close_batch(world)
+        await until(lambda: rows(world) == 6 and not owed(world))
+    assert len({THE_GATEWAY, node, other}) == 3
+    assert parties.sequences(THE_GATEWAY) == [1, 2, 3]
+    assert parties.sequences(node) == [1, 2]
+    assert parties.sequences(other) == [3]
+    assert set(parties.got) == {THE_GATEWAY, node, other}
+
+
+async def test_nobody_is_handed_what_is_anothers(database: FaultyDatabase) -> None:
+    """Also where another of its kind has not got its own yet."""
+    parties = Parties()
+    async with open_world(database) as world, couriered(world, parties) as courier:
+        node = await receipt(world, 1)
+        parties.away.add(node)
+        await close_batch(world)
+        await mine(world)
+        other = await receipt(world, 2, 1_900_000, 1_000_000)
+        await close_batch(world)
+        courier.owe(other)
+        await until(lambda: owed(world) == {node: [1]})
+        await until(lambda: not courier._news)
+    assert parties.sequences(other) == [2]
 
 
 async def test_who_was_away_gets_all_it_missed_in_order(database: FaultyDatabase) -> None:
