@@ -24,6 +24,7 @@ from coordinator.book import OrderBook
 from coordinator.bundler import Bundler
 from coordinator.chain_view import ContractView
 from coordinator.config import Config
+from coordinator.courier import Courier
 from coordinator.desk import AuctionDesk, Clock
 from coordinator.directory import Directory
 from coordinator.docket import Docket, OpenJob
@@ -122,6 +123,7 @@ class Coordinator:
         await writer.write(lambda session: session.merge(epoch_row(self._identity, epoch.number)))
         epochs = await writer.read(parameters_by_epoch)
         sequencer = self._sequencer(writer, epoch, epochs)
+        courier = Courier(self._log, writer, self._sessions.send, nursery)
         settler = Settler(
             self._log,
             self._view,
@@ -131,6 +133,7 @@ class Coordinator:
             parameters=self._rules,
             now_ms=now_ms,
             on_final=self._directory.expire,
+            on_owed=courier.owe,
         )
         await settler.resume()
         if epoch.number not in self._log.epoch_starts:
@@ -139,6 +142,7 @@ class Coordinator:
             self._docket.open(job)
         self._attach(writer, sequencer, epoch)
         sequencer.on_receipt.append(self._sessions.announce)
+        self._sessions.on_hello.append(courier.owe)
         for task in (sequencer.run, sequencer.close_due, sequencer.checkpoint, settler.run):
             nursery.start_soon(task)
         nursery.start_soon(watch, self._view, self._log_id, epoch)

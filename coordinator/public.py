@@ -17,6 +17,7 @@ from sqlmodel import Session, col, select
 
 from coordinator.bundler import Bundler
 from coordinator.log import Log
+from pinaivu.batch_copies import BatchCopy
 from pinaivu.encoding import from_hex, jcs, to_hex
 from pinaivu.errors import InvalidEncoding
 from pinaivu.merkle.tiles import Tile, entry_bundle, hash_tile
@@ -178,11 +179,7 @@ def _batch(log: Log, row: BatchRow) -> Json:
     signed = signed_from_bytes(Batch, row.batch)
     batch = signed.message
     proof = log.tree.consistency_proof(batch.prev_size, batch.new_size)
-    return {
-        "batch": signed.to_json(),
-        "consistency": [to_hex(value) for value in proof],
-        "state": row.state,
-    }
+    return BatchCopy(signed, tuple(proof)).to_json() | {"state": row.state}
 
 
 def _leaf(row: LeafRow) -> Json:

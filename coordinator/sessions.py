@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from coordinator.book import OrderBook
+from coordinator.courier import GATEWAY, NODE, Party
 from coordinator.desk import AuctionDesk
 from coordinator.directory import Directory
 from coordinator.docket import OpenJob
@@ -29,6 +30,7 @@ from pinaivu.p2p.frames import FrameStream
 from pinaivu.typed_data import signed_from_bytes
 
 _RECEIPT_WAIT_S = 30.0
+_BATCH_WAIT_S = 10.0
 _RETRY_AFTER_MS = 1_000
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Sessions:
         self._nodes: dict[bytes, Calls] = {}
         self._gateways: dict[bytes, Calls] = {}
         self._handlers: Handlers | None = None
+        self.on_hello: list[Callable[[Party], None]] = []
 
     def attach(self, handlers: "Handlers") -> None:
         """Name who answers; streams may be served from then on."""
@@ -80,6 +83,13 @@ class Sessions:
         reply = await calls.call(wire.encode(call), timeout=call.window_ms / 1000)
         return wire.read_bid_reply(reply)
 
+    async def send(self, party: Party, payload: bytes) -> bytes:
+        """Call a party with what a courier brings, and its answer."""
+        calls = (self._nodes if party.role == NODE else self._gateways).get(party.address)
+        if calls is None:
+            raise NotConnected(f"{party.role} {checksum(party.address)} is not connected")
+        return await calls.call(payload, timeout=_BATCH_WAIT_S)
+
     def announce(self, job: OpenJob) -> None:
         """Push a receipt to every node on it that is connected."""
         assert job.receipt
@@ -99,7 +109,7 @@ class Sessions:
             frame = wire.read_node_to_coordinator(payload)
             if isinstance(frame, wire.Hello):
                 record[:] = [await self._node_hello(peer, frame)]
-                self._nodes[frame.owner] = calls
+                self._enter(NODE, frame.owner, calls)
             else:
                 await self._node_call(_introduced(record), frame)
             return wire.Done()
@@ -117,11 +127,16 @@ class Sessions:
                 return await self._gateway_call(_introduced(owner), frame)
             await self._gateway_hello(peer, frame)
             owner[:] = [frame.owner]
-            self._gateways[frame.owner] = calls
+            self._enter(GATEWAY, frame.owner, calls)
             return wire.Done()
 
         calls = Calls(stream, on_call=_answering(answer))
         await _run_registered(calls, self._gateways)
+
+    def _enter(self, role: str, owner: bytes, calls: Calls) -> None:
+        (self._nodes if role == NODE else self._gateways)[owner] = calls
+        for heard in self.on_hello:
+            heard(Party(role, owner))
 
     async def _node_hello(self, peer: PeerId, hello: wire.Hello) -> NodeRecord:
         record = await self._directory.node(hello.owner)

@@ -3,11 +3,11 @@
 One batch is on its way at a time: the next is signed once the one before is mined. A batch that a
 reorganisation drops is offered again as it is; one of an ended epoch that the chain doesn't have is
 signed anew by this epoch under the same sequence. Who submits is anybody's business: the signed
-batch is published.
+batch is published, and owed to everybody in it until it is final (`coordinator.courier`).
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -16,6 +16,7 @@ import trio
 from msgspec.structs import replace
 from sqlmodel import Session, col, delete, select
 
+from coordinator.courier import Party, forget_copies, owe_copies, parties_in
 from coordinator.log import Log
 from coordinator.ports import ChainView
 from pinaivu.errors import TransportFailure
@@ -55,6 +56,7 @@ class Settler:
         parameters: Parameters,
         now_ms: Callable[[], int],
         on_final: Callable[[], None] = lambda: None,
+        on_owed: Callable[[Party], None] = lambda _: None,
     ) -> None:
         self._log = log
         self._view = view
@@ -64,6 +66,7 @@ class Settler:
         self._rules = parameters
         self._now_ms = now_ms
         self._on_final = on_final
+        self._on_owed = on_owed
         self._last: Batch | None = None
         self._open: list[_Open] = []  # not final yet, ascending by sequence
 
@@ -134,6 +137,8 @@ class Settler:
 
         def write(session: Session) -> None:
             session.get_one(BatchRow, entry.batch.sequence).state = state
+            if state == "final":
+                forget_copies(session, entry.batch.sequence, entry.batch.sequence)
 
         await self._writer.write(write)
 
@@ -153,6 +158,7 @@ class Settler:
         prev_size = self._log.batched_size
         new_size = min(self._log.size, prev_size + self._rules.batch_count)
         netting = self._log.netting(new_size)
+        leaves = self._log.pending()[: new_size - prev_size]
         batch = Batch(
             log_id=self._log.log_id,
             epoch=self._epoch,
@@ -168,7 +174,7 @@ class Settler:
             debits=netting.debits,
             credits=netting.credits,
         )
-        await self._publish(batch)
+        await self._publish(batch, parties_in(leaf.receipt for leaf in leaves if leaf.receipt))
         self._log.mark_batched(new_size)
         self._last = batch
         self._open.append(_Open(batch, "batched"))
@@ -179,20 +185,26 @@ class Settler:
         entry.state = "batched"
         await self._publish(entry.batch)
 
-    async def _publish(self, batch: Batch) -> None:
-        """Sign a batch and make it durable, in place of an earlier one of its sequence."""
+    async def _publish(self, batch: Batch, parties: Iterable[Party] = ()) -> None:
+        """Sign a batch and make it durable, in place of an earlier one of its sequence.
+
+        It is owed to `parties`, and to those that the earlier one was owed to.
+        """
         row = BatchRow(
             sequence=batch.sequence,
             batch=Signed.by(self._key, self._log.domain, batch).to_bytes(),
             new_size=batch.new_size,
             state="batched",
         )
-        await self._writer.write(partial(_merge, row))
+        for party in await self._writer.write(partial(_write, row, parties)):
+            self._on_owed(party)
 
 
-def _merge(row: BatchRow, session: Session) -> None:
+def _write(row: BatchRow, parties: Iterable[Party], session: Session) -> list[Party]:
     session.merge(row)
+    return owe_copies(session, row.sequence, parties)
 
 
 def _forget_from(sequence: int, session: Session) -> None:
+    forget_copies(session, sequence)
     session.exec(delete(BatchRow).where(col(BatchRow.sequence) >= sequence))

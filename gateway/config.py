@@ -3,6 +3,7 @@
     listen = "127.0.0.1:8080"
     p2p_listen = ["/ip4/127.0.0.1/tcp/4101"]
     database = "sqlite:////var/lib/pinaivu/gateway.db"
+    batches_folder = "/var/lib/pinaivu/batches"
     gateway_key_file = "keys/gateway.hex"      # signs jobs; registered on chain
     peer_key_file = "keys/gateway-peer.hex"    # identity on the network, nothing else
     rpc_url = "http://127.0.0.1:8545"
@@ -69,6 +70,7 @@ class Config(_Part):
     p2p_listen: list[str] = Field(min_length=1)
     p2p_announce: list[str] = []
     database: str
+    batches_folder: Path = Path("batches")
     gateway_key_file: Path
     peer_key_file: Path
     rpc_url: str
@@ -132,7 +134,7 @@ def _resolved(config: Config, folder: Path) -> Config:
         )
         for model in config.models
     ]
-    paths = ("gateway_key_file", "peer_key_file", "deployment_file")
+    paths = ("batches_folder", "gateway_key_file", "peer_key_file", "deployment_file")
     return config.model_copy(
         update={name: folder / getattr(config, name) for name in paths} | {"models": models}
     )

@@ -3,7 +3,8 @@
 `Market.run` dials, says hello, and does so again whenever the stream ends; where to dial is asked
 anew each time, since a coordinator has a new peer key after every boot. Calls wait a little for a
 connection and repeat what was not answered: the coordinator gives the same answer to the same
-bytes. Signatures are checked by the callers.
+bytes. Signatures are checked by the callers. The coordinator calls with signed batches, which go to
+a `BatchKeeper`.
 """
 
 import logging
@@ -21,6 +22,7 @@ from pinaivu.p2p.errors import CallRefused
 from pinaivu.p2p.frames import FrameLimits, FrameStream
 from pinaivu.p2p.host import Host
 from pinaivu.p2p.links import Backoff
+from pinaivu.store.batches import BatchKeeper
 from pinaivu.typed_data import Signed
 
 _HELLO_S: Final = 10.0
@@ -40,6 +42,7 @@ class Market:
         host: Host,
         address: Address,
         hello: wire.Hello,
+        batches: BatchKeeper,
         *,
         within_s: float,
         random: Callable[[], float],
@@ -48,6 +51,7 @@ class Market:
         self._host = host
         self._address = address
         self._hello = hello
+        self._batches = batches
         self._within_s = within_s
         self._random = random
         self._calls: Calls | None = None
@@ -144,7 +148,7 @@ class Market:
             stream.reset("the session is over")
 
     async def _converse(self, stream: FrameStream) -> None:
-        calls = Calls(stream)
+        calls = Calls(stream, on_call=self._keep_batch)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._greet, calls)
             try:
@@ -154,6 +158,11 @@ class Market:
             finally:
                 self._calls = None
                 nursery.cancel_scope.cancel()
+
+    async def _keep_batch(self, payload: bytes) -> bytes:
+        frame = wire.read_coordinator_to_gateway(payload)
+        await self._batches.keep(frame.batch, frame.consistency)
+        return wire.encode(wire.Done())
 
     async def _greet(self, calls: Calls) -> None:
         try:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -36,6 +37,7 @@ from pinaivu.p2p import wire
 from pinaivu.p2p.frames import FrameLimits
 from pinaivu.p2p.host import Host, open_host
 from pinaivu.p2p.links import ReadyPool
+from pinaivu.store.batches import BatchKeeper
 from pinaivu.store.database import Database, open_database
 from pinaivu.store.writer import open_writer
 
@@ -58,6 +60,7 @@ async def open_gateway(
     *,
     identity: Identity,
     database: Database,
+    batches: Path,
     host: Host,
     registry: Registry,
     coordinator: Address,
@@ -76,6 +79,7 @@ async def open_gateway(
             host,
             coordinator,
             wire.Hello(owner=identity.address, log_id=identity.log_id),
+            BatchKeeper(batches, identity.domain, identity.log_id, registry.signer),
             within_s=limits.submit_within_s,
             random=sources.random,
         )
@@ -135,6 +139,7 @@ async def serve(config: Config, sources: Sources, stopping: Callable[[], Awaitab
             async with open_gateway(
                 identity=identity,
                 database=database,
+                batches=config.batches_folder,
                 host=host,
                 registry=registry,
                 coordinator=registry.coordinator_address,

@@ -141,8 +141,13 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def state_path(self) -> Path:
-        """Where keys, database and logs of the engine are kept."""
+        """Where keys, database, batches and logs of the engine are kept."""
         return self.path(self.state)
+
+    @property
+    def batches_path(self) -> Path:
+        """Where signed batches with receipts of this node are kept, by log."""
+        return self.state_path / "batches"
 
     @property
     def node_key_path(self) -> Path:

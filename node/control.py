@@ -2,13 +2,15 @@
 
 `CoordinatorLink.run` keeps the stream up for ever, to whichever coordinator holds the log's active
 epoch. On each new stream it says `Hello`, then keeps its offers fresh and hands in what it owes
-until that is taken; nothing is lost with a stream. Receipts are kept only if the log's epoch key
-signed them. That none is missing shows in their counters (`Journal.earnings`), not here.
+until that is taken; nothing is lost with a stream. Receipts and batches are kept only if the log's
+epoch key signed them. That no receipt is missing shows in their counters (`Journal.earnings`), not
+here; a batch that never came can't be noticed.
 """
 
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -27,6 +29,7 @@ from pinaivu.p2p.errors import CallRefused, StreamBroken
 from pinaivu.p2p.frames import FrameLimits, FrameStream
 from pinaivu.p2p.host import Host
 from pinaivu.p2p.links import Backoff, keep_connected
+from pinaivu.store.batches import BatchKeeper
 from pinaivu.typed_data import Domain, signed_from_bytes
 
 CALL_TIMEOUT_S: Final = 10.0
@@ -47,6 +50,7 @@ class CoordinatorLink:
         desk: OfferDesk,
         models: Mapping[str, ServedModel],
         journal: Journal,
+        batches: Path,
         now_ms: NowMs,
         random: Callable[[], float],
         backoff: Backoff | None = None,
@@ -59,6 +63,7 @@ class CoordinatorLink:
         self._desk = desk
         self._models = models
         self._journal = journal
+        self._batches = BatchKeeper(batches, domain, log.log_id, log.signer)
         self._now_ms = now_ms
         self._random = random
         self._backoff = backoff or Backoff(most=3.0)
@@ -167,9 +172,12 @@ class CoordinatorLink:
 
     async def _answer(self, payload: bytes) -> bytes:
         frame = wire.read_coordinator_to_node(payload)
-        if not isinstance(frame, wire.AuctionCall):
-            raise InvalidEncoding("this is not a call")
-        return wire.encode(self._desk.answer(frame))
+        if isinstance(frame, wire.AuctionCall):
+            return wire.encode(self._desk.answer(frame))
+        if isinstance(frame, wire.PutBatch):
+            await self._batches.keep(frame.batch, frame.consistency)
+            return wire.encode(wire.Done())
+        raise InvalidEncoding("this is not a call")
 
     async def _call(
         self, calls: Calls, frame: wire.NodeToCoordinator, what: str

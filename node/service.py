@@ -282,6 +282,7 @@ class Parts:
             desk=desk,
             models=self.models,
             journal=self.journal,
+            batches=self.config.batches_path,
             now_ms=self.around.now_ms,
             random=self.around.random,
         )

@@ -50,12 +50,13 @@ def command(
     *,
     check: bool,
 ) -> None:
-    """Settle BATCH: a file with a signed batch, or the URL of its log's server.
+    """Settle BATCH: a file with a signed batch, a folder of such files, or its log server's URL.
 
-    The file is what a log server gives at /batches, one entry of it, or the batch alone as nodes
-    and gateways got it; without a proof inside, --tiles says where the log's tiles are. No service
-    of the operator has to run. Batches that the chain has already are passed over, unless there is
-    no other.
+    Nodes and gateways keep the batches with receipts of theirs, proofs inside, one folder for each
+    log: batches/0x<log id>/<sequence>.json. A file may also be what a log server gives at /batches,
+    or a batch in its wire form; without a proof inside, --tiles says where the log's tiles are. No
+    service of the operator has to run. Batches that the chain has already are passed over, unless
+    there is no other.
     """
     client = open_chain(network, rpc, deployment)
     published = _from_log(batch) if _is_url(batch) else _from_file(Path(batch))
@@ -128,6 +129,8 @@ def _from_log(url: str) -> list[Published]:
 
 
 def _from_file(path: Path) -> list[Published]:
+    if path.is_dir():
+        return [entry for file in path.glob("*.json") for entry in _from_file(file)]
     try:
         raw = path.read_bytes()
     except OSError as error:

@@ -177,6 +177,7 @@ class Network:
             "listen": f"127.0.0.1:{self.ports.gateway_http}",
             "p2p_listen": [f"/ip4/127.0.0.1/tcp/{self.ports.gateway_p2p}"],
             "database": self.folder.database("gateway"),
+            "batches_folder": str(self.folder.root / "gateway" / "batches"),
             "gateway_key_file": str(self.folder.key_path("gateway")),
             "peer_key_file": str(self.folder.key_path("gateway-peer")),
             "rpc_url": self.chain.process.url,

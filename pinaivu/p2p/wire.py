@@ -3,10 +3,11 @@
 Three conversations, each on streams of its own protocol id:
 
 - `NODE_PROTOCOL`: a node's control stream to a coordinator (the node dials). The node calls with
-  `Hello`, `PutOffer`, `PutCompletion`; the coordinator calls with `AuctionCall` and notifies
-  `ReceiptNotice`.
+  `Hello`, `PutOffer`, `PutCompletion`; the coordinator calls with `AuctionCall` and `PutBatch` and
+  notifies `ReceiptNotice`.
 - `GATEWAY_PROTOCOL`: a gateway's control stream to a coordinator (the gateway dials). The gateway
-  calls with `Hello`, `SubmitJob`, `ReportFailure`, `Deliver`.
+  calls with `Hello`, `SubmitJob`, `ReportFailure`, `Deliver`; the coordinator, since version 2,
+  with `PutBatch`.
 - `WORK_PROTOCOL`: ready streams a node opens to a gateway; one job each: `Dispatch` down, `Chunk`s
   and one of `End` or `NodeRefused` up, `Ack`s and at most one `Cancel` down.
 
@@ -22,7 +23,7 @@ import msgspec
 from pinaivu.errors import InvalidEncoding
 
 NODE_PROTOCOL: Final = "/pinaivu/node/1"
-GATEWAY_PROTOCOL: Final = "/pinaivu/gateway/1"
+GATEWAY_PROTOCOL: Final = "/pinaivu/gateway/2"
 WORK_PROTOCOL: Final = "/pinaivu/work/1"
 
 MAX_CONTROL_FRAME: Final = 1 << 20
@@ -93,6 +94,19 @@ class ReceiptNotice(_Frame, frozen=True, tag="receipt"):
 
     receipt: bytes  # Signed[Receipt]
     index: int
+
+
+# both control streams
+
+
+class PutBatch(_Frame, frozen=True, tag="batch"):
+    """A batch with receipts of this party, repeated until it answers `Done`: it is on its disk.
+
+    With it anybody can settle without the coordinator; `pinaivu.batch_copies` checks it.
+    """
+
+    batch: bytes  # Signed[Batch]
+    consistency: list[bytes]  # 32 each, from its old size to its new; none for the first batch
 
 
 # gateway control
@@ -184,7 +198,7 @@ class Cancel(_Frame, frozen=True, tag="cancel"):
 
 
 NodeToCoordinator = Hello | PutOffer | PutCompletion
-CoordinatorToNode = AuctionCall | ReceiptNotice
+CoordinatorToNode = AuctionCall | ReceiptNotice | PutBatch
 GatewayToCoordinator = Hello | SubmitJob | ReportFailure | Deliver
 GatewayAnswer = Done | Refused | Awarded | Receipted
 NodeAnswer = Done | Refused
@@ -215,8 +229,10 @@ def _reader(union: Any) -> Callable[[bytes], Any]:
 read_node_to_coordinator: Callable[[bytes], NodeToCoordinator] = _reader(NodeToCoordinator)
 read_coordinator_to_node: Callable[[bytes], CoordinatorToNode] = _reader(CoordinatorToNode)
 read_gateway_to_coordinator: Callable[[bytes], GatewayToCoordinator] = _reader(GatewayToCoordinator)
+read_coordinator_to_gateway: Callable[[bytes], PutBatch] = _reader(PutBatch)
 read_gateway_answer: Callable[[bytes], GatewayAnswer] = _reader(GatewayAnswer)
 read_node_answer: Callable[[bytes], NodeAnswer] = _reader(NodeAnswer)
 read_bid_reply: Callable[[bytes], BidReply] = _reader(BidReply)
+read_batch_answer: Callable[[bytes], Done] = _reader(Done)
 read_work_down: Callable[[bytes], WorkDown] = _reader(WorkDown)
 read_work_up: Callable[[bytes], WorkUp] = _reader(WorkUp)

@@ -114,3 +114,14 @@ class BatchRow(_Table, table=True):
     state: str  # batched, submitted, mined, final, reverted
     transaction: bytes | None = None
     block_number: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class BatchCopyRow(_Table, table=True):
+    """A party of a batch that is not final, and whether it has the batch as it stands."""
+
+    __tablename__ = "batch_copy"
+
+    role: str = Field(primary_key=True)  # node, gateway
+    party: bytes = Field(primary_key=True)
+    sequence: int = Field(primary_key=True, sa_type=BigInteger, index=True)
+    kept: bool = False

@@ -132,6 +132,10 @@ class Stage:
             return None
         return next(name for node, name in self._node_names.items() if node in found[0][0])
 
+    def name_of(self, node: bytes) -> str:
+        """The name of the node with this address."""
+        return self._node_names[node]
+
     # Processes
 
     def crash(self, name: str) -> None:

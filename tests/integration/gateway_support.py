@@ -208,6 +208,7 @@ async def network(
         open_gateway(
             identity=Identity(keys.gateway, DOMAIN, LOG),
             database=database,
+            batches=folder / "batches",
             host=host,
             registry=registry,
             coordinator=address,

@@ -280,6 +280,10 @@ class ScriptedCoordinator:
         reply = wire.read_bid_reply(await self.calls[-1].call(wire.encode(call), PATIENCE))
         return signed_from_bytes(Bid, reply.bid) if reply.bid else None
 
+    async def put(self, frame: wire.PutBatch) -> wire.Done:
+        """Hand over a batch; `CallRefused` where the node does not keep it."""
+        return wire.read_batch_answer(await self.calls[-1].call(wire.encode(frame), PATIENCE))
+
     def notify(self, receipt: Signed[Receipt], index: int = 3) -> None:
         """Send a receipt."""
         self.calls[-1].notify(wire.encode(wire.ReceiptNotice(receipt.to_bytes(), index)))

@@ -23,6 +23,7 @@ from pinaivu.p2p.frames import FrameLimits, FrameStream
 from pinaivu.p2p.host import Host, open_host
 from pinaivu.receipts import Case, Held, Origin, compose
 from pinaivu.typed_data import Signed, signed_from_bytes
+from tests.integration.p2p_support import PATIENCE
 from tests.unit.gateway_facts import DOMAIN, FINGERPRINT, LOG, PRICE, RATIO_PPM, rules
 
 
@@ -65,6 +66,7 @@ class ScriptedCoordinator:
         self.submissions = 0
         self.deliveries = 0
         self.streams: list[FrameStream] = []
+        self.calls: list[Calls] = []
         self._books = Books()
 
     @property
@@ -76,7 +78,12 @@ class ScriptedCoordinator:
     async def serve(self, _peer: PeerId, stream: FrameStream) -> None:
         self.streams.append(stream)
         calls = Calls(stream, on_call=self._answer)
+        self.calls.append(calls)
         await calls.run()
+
+    async def put(self, frame: wire.PutBatch) -> wire.Done:
+        """Hand over a batch; `CallRefused` where the gateway does not keep it."""
+        return wire.read_batch_answer(await self.calls[-1].call(wire.encode(frame), PATIENCE))
 
     async def _answer(self, payload: bytes) -> bytes:
         frame = wire.read_gateway_to_coordinator(payload)

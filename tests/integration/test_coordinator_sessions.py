@@ -9,7 +9,9 @@ import msgspec
 import pytest
 import trio
 from msgspec.structs import replace
+from sqlmodel import select
 
+from coordinator.courier import Courier
 from coordinator.sessions import Handlers, Sessions
 from pinaivu.keys import SecretKey
 from pinaivu.messages import Award, Bid, Receipt
@@ -17,12 +19,15 @@ from pinaivu.p2p import wire
 from pinaivu.p2p.calls import Calls
 from pinaivu.p2p.frames import FrameLimits
 from pinaivu.p2p.host import Host, open_host
+from pinaivu.store.batches import BatchFolder, BatchKeeper, CopyNotKept
+from pinaivu.store.coordinator import BatchCopyRow
 from pinaivu.store.database import open_database
 from pinaivu.typed_data import Signed, signed_from_bytes
 from tests.integration.p2p_support import PATIENCE, until
 from tests.unit.coordinator_world import World, open_world, signed_grant, signed_job, signed_offer
 from tests.unit.ledger_support import (
     DOMAIN,
+    EPOCH,
     GATEWAY,
     LOG,
     MODEL,
@@ -66,10 +71,18 @@ async def place(tmp_path: Path) -> AsyncGenerator[Place, None]:
         host.serve(wire.GATEWAY_PROTOCOL, sessions.serve_gateway, LIMITS)
         world.bidding = sessions.ask
         world.sequencer.on_receipt.append(sessions.announce)
-        made = Place(world, sessions, host.addresses()[0])
-        made.attach()
-        yield made
+        async with trio.open_nursery() as nursery:
+            courier = Courier(world.log, world.writer, sessions.send, nursery, retry_s=0.05)
+            sessions.on_hello.append(courier.owe)
+            world.on_owed = courier.owe
+            yield _attached(Place(world, sessions, host.addresses()[0]))
+            nursery.cancel_scope.cancel()
     database.close()
+
+
+def _attached(place: Place) -> Place:
+    place.attach()
+    return place
 
 
 @dataclass
@@ -81,6 +94,21 @@ class Peer:
     host: Host
     asked: list[wire.AuctionCall] = field(default_factory=list)
     notices: list[wire.ReceiptNotice] = field(default_factory=list)
+    folder: Path | None = None
+    refusals: int = 0
+
+    @property
+    def kept(self) -> list[int]:
+        """The numbers of the batches on its disk."""
+        return BatchFolder(self.folder, LOG).sequences() if self.folder else []
+
+    async def keep(self, frame: wire.PutBatch) -> bytes:
+        """As node and gateway do; without a folder, refuse."""
+        if self.folder is None:
+            self.refusals += 1
+            raise CopyNotKept("there is no disk")
+        await BatchKeeper(self.folder, DOMAIN, LOG, _signer).keep(frame.batch, frame.consistency)
+        return wire.encode(wire.Done())
 
     async def call(self, frame: msgspec.Struct) -> wire.GatewayAnswer:
         """The coordinator's answer."""
@@ -110,6 +138,8 @@ async def peer(
         async def on_call(payload: bytes) -> bytes:
             await trio.lowlevel.checkpoint()
             call = wire.read_coordinator_to_node(payload)
+            if isinstance(call, wire.PutBatch):
+                return await here[0].keep(call)
             assert isinstance(call, wire.AuctionCall)
             here[0].asked.append(call)
             return wire.encode(_bid(key, call))
@@ -123,6 +153,11 @@ async def peer(
         nursery.start_soon(here[0].calls.run)
         yield here[0]
         nursery.cancel_scope.cancel()
+
+
+async def _signer(epoch: int) -> bytes:
+    assert epoch == 1
+    return EPOCH.address
 
 
 def _bid(key: SecretKey, call: wire.AuctionCall) -> wire.BidReply:
@@ -277,3 +312,62 @@ async def test_the_newer_stream_of_a_node_stays_when_the_older_ends(place: Place
         await until(lambda: first._over is not None)
         assert place.sessions.reachable(NODES[0].address)
         assert await newer.call(_offer(place, NODES[0])) == wire.Done()
+
+
+async def _served(place: Place, node: Peer, gateway: Peer) -> None:
+    """One job of this gateway, receipted, and time passes: its batch is due."""
+    for one in (node, gateway):
+        await one.hello()
+    assert await node.call(_offer(place, node.key)) == wire.Done()
+    answer = await gateway.call(_submit(place))
+    assert isinstance(answer, wire.Awarded)
+    award = signed_from_bytes(Award, answer.award).message
+    done = place.world.completion_of(award)
+    assert await node.call(wire.PutCompletion(done.to_bytes())) == wire.Done()
+    receipted = await gateway.call(_deliver(place, part(award, done.message)))
+    assert isinstance(receipted, wire.Receipted)
+    place.world.now += place.world.rules.batch_age_ms
+
+
+def _owed(place: Place) -> int:
+    """How many copies nobody has said to keep."""
+    with place.world.writer._database.read() as session:
+        return sum(not row.kept for row in session.exec(select(BatchCopyRow)))
+
+
+async def test_a_signed_batch_reaches_the_disks_of_everybody_in_it(
+    place: Place, tmp_path: Path
+) -> None:
+    """Gateway and node, over their control streams; a node without a receipt gets none."""
+    async with (
+        peer(place, NODES[0], wire.NODE_PROTOCOL) as node,
+        peer(place, NODES[1], wire.NODE_PROTOCOL) as idle,
+        peer(place, GATEWAY, wire.GATEWAY_PROTOCOL) as gateway,
+    ):
+        node.folder, idle.folder = tmp_path / "node", tmp_path / "idle"
+        gateway.folder = tmp_path / "gateway"
+        await idle.hello()
+        await _served(place, node, gateway)
+        await place.world.settler._look()
+        await until(lambda: node.kept == gateway.kept == [1])
+        await until(lambda: _owed(place) == 0)
+        assert idle.kept == []
+
+
+async def test_a_batch_waits_for_who_refuses_or_is_away(place: Place, tmp_path: Path) -> None:
+    """The node's disk is full for a while; the gateway is gone and comes back."""
+    async with peer(place, NODES[0], wire.NODE_PROTOCOL) as node:
+        async with peer(place, GATEWAY, wire.GATEWAY_PROTOCOL) as gateway:
+            await _served(place, node, gateway)
+        await until(lambda: GATEWAY.address not in place.sessions._gateways)
+        await place.world.settler._look()
+        await until(lambda: node.refusals > 1)
+        assert _owed(place) == 2
+        node.folder = tmp_path / "node"
+        await until(lambda: node.kept == [1])
+    async with peer(place, GATEWAY, wire.GATEWAY_PROTOCOL) as again:
+        again.folder = tmp_path / "gateway"
+        assert again.kept == []
+        await again.hello()
+        await until(lambda: again.kept == [1])
+        await until(lambda: _owed(place) == 0)

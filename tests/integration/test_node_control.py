@@ -1,22 +1,27 @@
 """The control stream: offers, bids, receipts, and completions until they are taken."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from node.journal import MOST_REFUSALS
 from node.service import Node
 from node.wallet import totals
 from pinaivu.auction.rule import lowest_bid
+from pinaivu.batch_copies import MAX_BATCH_BYTES, BatchCopy
 from pinaivu.chain.records import NodeCredit
 from pinaivu.keys import SecretKey
 from pinaivu.p2p import wire
+from pinaivu.p2p.errors import CallRefused
 from pinaivu.p2p.host import open_host
 from pinaivu.typed_data import Signed
 from tests.integration.node_peers import LOOPBACK, Place, ScriptedCoordinator, place
 from tests.integration.p2p_support import until
 from tests.unit import node_support as n
+from tests.unit.batch_support import copy
 from tests.unit.test_node_journal import receipt
 
 FAR = 20.0
@@ -232,3 +237,37 @@ async def test_offers_are_withdrawn_when_the_node_stops(tmp_path: Path) -> None:
             await here.offered()
         assert here.coordinator.offers.items[-1].message.slots == 0
         await until(lambda: not here.coordinator.calls)
+
+
+def _frame(given: BatchCopy) -> wire.PutBatch:
+    return wire.PutBatch(given.signed.to_bytes(), list(given.consistency))
+
+
+async def test_batches_are_kept_if_they_settle(tmp_path: Path) -> None:
+    """By its epoch's key and with its proof, in the state folder; over a restart too."""
+    own = partial(copy, key=n.COORDINATOR)
+    async with place(tmp_path) as here:
+        async with here.node():
+            await here.offered()
+            for wrong in (
+                wire.PutBatch(b"\xc1", []),
+                wire.PutBatch(bytes(MAX_BATCH_BYTES + 1), []),
+                _frame(own(2, log_id=b"\x12" * 32)),
+                _frame(copy(2, key=n.STRANGER)),
+                _frame(own(2, epoch=9)),
+                replace(_frame(own(2)), consistency=[]),
+            ):
+                with pytest.raises(CallRefused):
+                    await here.coordinator.put(wrong)
+            assert _kept(tmp_path) == []
+            assert await here.coordinator.put(_frame(own(1))) == wire.Done()
+        async with here.killed():
+            await here.offered()
+            assert await here.coordinator.put(_frame(own(1))) == wire.Done()
+            assert await here.coordinator.put(_frame(own(2))) == wire.Done()
+        assert _kept(tmp_path) == [f"0x{n.LOG.hex()}/1.json", f"0x{n.LOG.hex()}/2.json"]
+
+
+def _kept(state: Path) -> list[str]:
+    folder = state / "batches"
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.json"))

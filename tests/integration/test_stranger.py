@@ -14,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from pinaivu.batch_copies import BatchCopy
 from pinaivu.chain.anvil import AnvilProcess, fund
+from pinaivu.chain.records import Anchor
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.cli.submit import command
 from pinaivu.encoding import to_hex
 from pinaivu.errors import PinaivuError
 from pinaivu.merkle.tiles import hash_tile, tiles_at
 from pinaivu.messages import Batch
+from pinaivu.store.batches import BatchFolder
 from pinaivu.typed_data import Signed
 from tests.integration.chain_network import GENESIS_AGE_S, Network, new_key
 
@@ -171,6 +174,42 @@ def test_several_batches_are_settled_in_order_and_settled_ones_passed_over(
     assert "batch 1" not in done.stdout
     said = stranger.refused("batches.json")
     assert "batch 2 is settled: this batch is on chain" in said
+
+
+def _anchored(network: Network, signed: Signed[Batch]) -> Anchor:
+    """What the chain will hold of a batch."""
+    said = signed.message
+    return Anchor(
+        log_id=said.log_id,
+        sequence=said.sequence,
+        prev_size=said.prev_size,
+        new_size=said.new_size,
+        new_root=said.new_root,
+        batch_digest=signed.digest(network.deployment.domain),
+    )
+
+
+def test_a_folder_of_batches_that_a_party_kept_is_enough(stranger: Stranger) -> None:
+    """Files as node and gateway write them, proofs inside; no tiles, no server; in order."""
+    network = stranger.network
+    kept = BatchFolder(stranger.folder / "batches", network.log_id)
+    payer, node = work(network, 4)
+    anchors = [network.client.anchor(network.log_id)]
+    for sequence in range(1, 12):
+        network.serve(payer, node, 1000, 0)
+        last = anchors[-1]
+        signed = network.batch(last)
+        kept.keep(BatchCopy(signed, tuple(network.proof(last))))
+        anchors.append(_anchored(network, signed))
+        if sequence < 9:
+            network.admin.send(network.calls.settle(signed, network.proof(last), last))
+    (kept.path / "part").write_bytes(b"cut off in the middle")
+    assert network.client.anchor(network.log_id) == anchors[8]
+    done = stranger.pinaivu("submit", f"batches/0x{network.log_id.hex()}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("settled     batch") == 3
+    assert network.client.anchor(network.log_id).sequence == 11
+    assert "there is no batch in it" in stranger.refused("batches")
 
 
 def _settled_otherwise(stranger: Stranger) -> None:

@@ -20,6 +20,7 @@ from sqlmodel import col, select
 from coordinator.app import _leaf
 from coordinator.auctioneer import Auctioneer
 from coordinator.book import OrderBook
+from coordinator.courier import Party
 from coordinator.desk import AuctionDesk, Clock
 from coordinator.directory import Directory
 from coordinator.docket import Docket, OpenJob
@@ -169,6 +170,7 @@ class World:
     bidding: Bidding | None = None
     sequence: Iterator[int] = field(default_factory=lambda: count(1))
     on_award: Callable[[], None] = lambda: None
+    on_owed: Callable[[Party], None] = lambda _: None
 
     def __post_init__(self) -> None:
         self.signers[self.epoch] = self.key.address
@@ -207,6 +209,7 @@ class World:
             parameters=self.rules,
             now_ms=self.clock,
             on_final=self.directory.expire,
+            on_owed=self._owed,
         )
         self.desk = AuctionDesk(
             log=self.log,
@@ -246,6 +249,9 @@ class World:
     async def _find_receipt(self, gateway: bytes, job_id: bytes) -> wire.Receipted | None:
         await trio.lowlevel.checkpoint()
         return self.receipted.get((gateway, job_id))
+
+    def _owed(self, party: Party) -> None:
+        self.on_owed(party)
 
     def _receipted(self, done: OpenJob) -> None:
         assert done.receipt
