@@ -68,6 +68,7 @@ contract EnclaveRegistry is IEnclaveRegistry, AccessManaged {
         uint32 epochLifetime_
     ) AccessManaged(authority) {
         _checkVerifier(verifier_, delay_);
+        if (epochLifetime_ == 0) revert ZeroLifetime();
         receiptLog = receiptLog_;
         domainSeparator = receiptLog_.domainSeparator();
         delay = delay_;

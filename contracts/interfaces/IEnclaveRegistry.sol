@@ -83,6 +83,8 @@ interface IEnclaveRegistry {
     error UnknownEpoch(bytes32 logId, uint64 epoch);
     error EpochAlreadyRevoked(bytes32 logId, uint64 epoch);
     error ZeroVerifier();
+    /// @notice Epochs would expire as they begin.
+    error ZeroLifetime();
     /// @notice What `verifier` accepts could change in `changeDelay` seconds, before payers can leave.
     error VerifierChangesTooFast(IAttestationVerifier verifier, uint32 changeDelay, uint32 least);
 

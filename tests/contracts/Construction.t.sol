@@ -50,6 +50,11 @@ contract ConstructionTest is Network {
         this.createEnclaveRegistry(abi.encode(manager, receiptLog, address(0), ADMIN_DELAY, EPOCH_LIFETIME));
     }
 
+    function test_EpochsMustLiveAtAll() external {
+        reverts(IEnclaveRegistry.ZeroLifetime.selector);
+        this.createEnclaveRegistry(abi.encode(manager, receiptLog, verifier, ADMIN_DELAY, 0));
+    }
+
     /// @dev All amounts that parties sign have six decimals.
     function test_ATokenWithOtherDecimalsIsRefused() external {
         ISettlement.Config memory wanted = config(EVERYTHING_PPM, standardTimes());
