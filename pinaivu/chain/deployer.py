@@ -62,7 +62,7 @@ class Powers:
 LOCAL: Final = Settings(
     times=Times(
         unsettled_max_ms=1 * _MINUTE,
-        pause_max_ms=2 * _MINUTE,
+        pause_max_ms=90 * _SECOND,
         withdrawal_delay_ms=3 * _MINUTE,
         admin_delay_ms=4 * _MINUTE,
         pause_interval_ms=10 * _MINUTE,
