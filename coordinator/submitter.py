@@ -77,14 +77,17 @@ class Submitter:
 
     def log_id(self) -> bytes:
         """The id of the log behind the URL."""
-        return from_hex(self._get("/attestation")["log_id"], 32)
+        said = self._get("/attestation")
+        if not isinstance(said, dict):
+            raise LogUnavailable(f"{self._url}/attestation gave no object")
+        return from_hex(said.get("log_id"), 32)
 
     def _get(self, path: str) -> Any:
         try:
             answer = self._http.get(self._url + path)
             answer.raise_for_status()
             return answer.json()
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx.HTTPError, ValueError, RecursionError) as error:
             raise LogUnavailable(f"{self._url}{path}: {error or type(error).__name__}") from error
 
 

@@ -1,6 +1,7 @@
 // What a network is deployed with: parameters/NETWORK.json (or in the folder that PINAIVU_PARAMETERS names)
-// over parameters/defaults.json, checked before anything is sent. Durations in seconds. The contracts check most of this again; here the errors say which
-// line to change. `settingsOf` throws an Error that lists every mistake.
+// over parameters/defaults.json, checked before anything is sent. Durations in seconds. The contracts check
+// most of this again, and `pinaivu roles` all of it; here the errors say which line to change. `settingsOf`
+// throws an Error that lists every mistake.
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
@@ -12,6 +13,7 @@ const FOLDER = folder(process.env.PINAIVU_PARAMETERS);
 const LOCAL_CHAINS = [31_337, 1_337]; // as in SimulatedAttestationVerifier and pinaivu/chain/roles.py
 const HOLDERS = ["admin", "administrator", "guardian", "registrar"];
 const TIMES = ["unsettledMax", "pauseMax", "withdrawalDelay", "adminDelay", "pauseInterval", "limiterWindow"];
+const LONGEST_WITHDRAWAL = 30 * 86_400; // as in Settlement
 const DURATIONS = ["payoutDelay", "unbondingDelay", "epochLifetime"];
 const MEMBERS = [
   ...["chainId", "token", "holders", "beneficiary", "verifiers", "simulator", "times", "debitLimitPpm"],
@@ -59,8 +61,8 @@ function* mistakesIn(settings) {
   yield* notAddress("beneficiary", settings.beneficiary);
   yield* mistakesInVerifiers(settings, local);
   yield* mistakesInTimes(settings);
-  if (!isInteger(settings.debitLimitPpm, 10_000, 1_000_000)) {
-    yield "debitLimitPpm: share of the deposits per window, 10000 (1 %) to 1000000";
+  if (!isInteger(settings.debitLimitPpm, 10_000, local ? 1_000_000 : 999_999)) {
+    yield "debitLimitPpm: share of the deposits, 10000 (1 %) to 999999; 1000000, no limit, on local chains";
   }
 }
 
@@ -114,9 +116,24 @@ function* mistakesInTimes({ times, unbondingDelay, ...settings }) {
       yield `times.${name} (${times[name]} s) must be longer than times.${shorter} (${times[shorter]} s)`;
     }
   }
-  if (times.pauseInterval <= times.pauseMax) yield "times.pauseInterval must be longer than times.pauseMax";
-  if (unbondingDelay < times.withdrawalDelay) {
-    yield "unbondingDelay must not be shorter than times.withdrawalDelay";
+  yield* mistakesInBounds(times, { payoutDelay: settings.payoutDelay, unbondingDelay });
+}
+
+function* mistakesInBounds(times, waysOut) {
+  if (times.unsettledMax + times.pauseMax >= times.withdrawalDelay) {
+    yield "times.withdrawalDelay must be longer than times.unsettledMax and times.pauseMax together";
+  }
+  if (times.withdrawalDelay > LONGEST_WITHDRAWAL) {
+    yield `times.withdrawalDelay must not be longer than 30 days (${LONGEST_WITHDRAWAL} s)`;
+  }
+  if (times.pauseInterval <= times.withdrawalDelay) {
+    yield "times.pauseInterval must be longer than times.withdrawalDelay";
+  }
+  if (times.limiterWindow < times.pauseMax) {
+    yield "times.limiterWindow must not be shorter than times.pauseMax";
+  }
+  for (const [name, value] of Object.entries(waysOut)) {
+    if (value < times.withdrawalDelay) yield `${name} must not be shorter than times.withdrawalDelay`;
   }
 }
 

@@ -1,7 +1,8 @@
 """What an AccessManager says now: members, open functions, delays, announced calls.
 
 Its events say whom to ask about, its views give the answer, all at one block. An endpoint that
-keeps events back could hide a member; ask another one, or your own.
+keeps events back could hide a member; ask another one, or your own. A deployment file that begins
+too late would hide some as well: `require_all_events` asks when the contract came to be.
 """
 
 from collections.abc import Iterable
@@ -10,13 +11,24 @@ from typing import Final
 
 from pinaivu.chain.abi import load
 from pinaivu.chain.deployment import Deployment
+from pinaivu.chain.errors import RpcRefused
 from pinaivu.chain.events import Event, LogReader
 from pinaivu.chain.roles import ADMIN_ROLE, Target
 from pinaivu.chain.rpc import JsonRpc
 from pinaivu.chain.views import View, read_many, view
+from pinaivu.chain.words import from_hex, to_hex
+from pinaivu.errors import PeerFault, TransportFailure
 
 _SECOND: Final = 1000
 _CHANGES: Final = {"RoleAdminChanged", "RoleGuardianChanged", "RoleGrantDelayChanged"}
+
+
+class ManagerOlder(PeerFault):
+    """The AccessManager stood before the block at which its events are said to begin."""
+
+
+class HistoryMissing(TransportFailure):
+    """The endpoint doesn't keep the state that would show when the AccessManager began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +48,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class RoleSettings:
-    """A role's own settings: who grants it, who may veto, how long a grant waits."""
+    """A role's own settings: who grants it, who may veto. Its grant delay only slows grants."""
 
     admin: int
     guardian: int
-    grant_delay_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +67,17 @@ class Announced:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """All of it at one block. `functions` holds every target and selector ever set."""
+    """All of it at one block. `functions` holds every target and selector ever set.
+
+    `deployer` and `first_tx` are of the first grant, which the constructor makes; empty: none.
+    """
 
     deployer: bytes
+    first_tx: bytes
     members: tuple[Member, ...]
     roles: dict[int, RoleSettings]
     functions: dict[tuple[bytes, bytes], int]
     closed: frozenset[bytes]
-    admin_delays_ms: dict[bytes, int]
     announced: tuple[Announced, ...]
 
 
@@ -83,13 +97,37 @@ def read_access(
     places |= {event.arguments["target"] for event in reader.named("TargetClosed")}
     return Access(
         deployer=grants[0].arguments["account"] if grants else b"",
+        first_tx=grants[0].tx_hash if grants else b"",
         members=reader.members(grants),
         roles=reader.roles(sorted(roles)),
         functions=reader.functions(sorted(functions)),
         closed=frozenset(reader.closed(sorted(places))),
-        admin_delays_ms=reader.admin_delays(sorted(places)),
         announced=reader.announced(),
     )
+
+
+def require_all_events(rpc: JsonRpc, deployment: Deployment, first_tx: bytes) -> None:
+    """Nothing happened at the AccessManager before `deployment.block`, where reading began.
+
+    Either `first_tx` created it, which receipts say, or it had no code a block before, which takes
+    an endpoint with history. Errors: `ManagerOlder`; `HistoryMissing` where neither can be seen.
+    """
+    manager, before = to_hex(deployment.access_manager), max(deployment.block - 1, 0)
+    receipt = rpc.call("eth_getTransactionReceipt", to_hex(first_tx)) if first_tx else None
+    if receipt and str(receipt.get("contractAddress")).lower() == manager:
+        return
+    try:
+        code = from_hex(rpc.call("eth_getCode", manager, hex(before)))
+    except RpcRefused as error:
+        raise HistoryMissing(
+            f"that the AccessManager was made in block {deployment.block}: {error}; ask an endpoint"
+            " with history (an archive node)"
+        ) from error
+    if code:
+        raise ManagerOlder(
+            f"the AccessManager stood in block {before} already, its events are only read from"
+            f" block {deployment.block} on: who was given what before is not known"
+        )
 
 
 class _Reader:
@@ -113,13 +151,10 @@ class _Reader:
         )
 
     def roles(self, ids: list[int]) -> dict[int, RoleSettings]:
-        asked = ("getRoleAdmin", "getRoleGuardian", "getRoleGrantDelay")
+        asked = ("getRoleAdmin", "getRoleGuardian")
         found = self._each([(name, (role,)) for role in ids for name in asked])
-        triples = zip(found[::3], found[1::3], found[2::3], strict=True)
-        return {
-            role: RoleSettings(admin, guardian, delay * _SECOND)
-            for role, (admin, guardian, delay) in zip(ids, triples, strict=True)
-        }
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return {role: RoleSettings(*pair) for role, pair in zip(ids, pairs, strict=True)}
 
     def functions(self, keys: list[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], int]:
         found = self._each([("getTargetFunctionRole", key) for key in keys])
@@ -128,10 +163,6 @@ class _Reader:
     def closed(self, places: list[bytes]) -> list[bytes]:
         found = self._each([("isTargetClosed", (place,)) for place in places])
         return [place for place, is_closed in zip(places, found, strict=True) if is_closed]
-
-    def admin_delays(self, places: list[bytes]) -> dict[bytes, int]:
-        found = self._each([("getTargetAdminDelay", (place,)) for place in places])
-        return {place: delay * _SECOND for place, delay in zip(places, found, strict=True)}
 
     def announced(self) -> tuple[Announced, ...]:
         latest = {

@@ -90,7 +90,7 @@ class LogReader:
         try:
             logs = self._rpc.call("eth_getLogs", query)
         except RpcRefused:
-            if first == last:
+            if first >= last:
                 raise
             middle = (first + last) // 2
             return self.read(first, middle, topics=topics) + self.read(

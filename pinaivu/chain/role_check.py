@@ -7,19 +7,28 @@ the holders are who they say, that the token is honest, or that the code has no 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from pinaivu.chain.abi import SELECTOR_BYTES, load
-from pinaivu.chain.access import Access, Member, read_access
+from pinaivu.chain.access import (
+    Access,
+    HistoryMissing,
+    ManagerOlder,
+    Member,
+    read_access,
+    require_all_events,
+)
 from pinaivu.chain.code import ForeignCode, expected_immutables, is_ours, read_immutables
 from pinaivu.chain.deployment import CONTRACTS, Deployment
 from pinaivu.chain.records import Times
+from pinaivu.chain.role_settings import check_beneficiary, check_debit_limit, check_times
+from pinaivu.chain.role_state import RoleState
+from pinaivu.chain.role_verifiers import check_verifiers
 from pinaivu.chain.roles import ADMIN_ROLE, LOCAL_CHAINS, TARGETS, Delay, Power, Role, Target, roles
 from pinaivu.chain.rpc import JsonRpc, require_chain
-from pinaivu.chain.views import read, view
-from pinaivu.chain.words import from_hex, quantity, to_hex
-from pinaivu.keys import ZERO_ADDRESS, checksum
+from pinaivu.chain.words import quantity
+from pinaivu.keys import checksum
 
 PUBLIC_ROLE: Final = 2**64 - 1
 _SECOND: Final = 1000
@@ -28,7 +37,6 @@ _TIMES: Final = (  # in the struct's order
     *("UNSETTLED_MAX", "PAUSE_MAX", "WITHDRAWAL_DELAY", "ADMIN_DELAY"),
     *("PAUSE_INTERVAL", "LIMITER_WINDOW"),
 )
-_VERIFIERS: Final = ("QuorumAttestationVerifier", "SimulatedAttestationVerifier")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,57 +54,57 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class RoleReport:
-    """What was found at `block`. `deviations` empty means: as it is meant to be."""
+    """What was found at `block`.
+
+    Without `deviations` all that was looked at is as meant; `unchecked` is what the endpoint could
+    not show. `notes` are true and may matter, such as changes that wait.
+    """
 
     chain_id: int
     block: int
     times: Times | None
     rows: tuple[Row, ...]
     deviations: tuple[str, ...]
+    unchecked: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-@dataclass
-class _State:
-    """What has been read, and what was found wrong on the way."""
-
-    rpc: JsonRpc
-    deployment: Deployment
-    block: int
-    wrong: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    words: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
-
-    def code(self, address: bytes) -> bytes:
-        return from_hex(self.rpc.call("eth_getCode", to_hex(address), hex(self.block)))
-
-    def ask(self, abi: str, address: bytes, function: str, *arguments: object) -> Any:
-        return read(self.rpc, view(abi, address, function, *arguments), self.block)
 
 
 def check_roles(rpc: JsonRpc, deployment: Deployment) -> RoleReport:
     """Check `deployment` on the chain behind `rpc`, as of its head."""
     require_chain(rpc, deployment.chain_id)
-    state = _State(rpc, deployment, quantity(rpc.call("eth_blockNumber")))
+    head = quantity(rpc.call("eth_blockNumber"))
+    local = deployment.chain_id in LOCAL_CHAINS
+    state = RoleState(rpc, deployment, head, local=local)
+    if local:
+        state.notes.append("a local chain: AccessManager announces nothing before it is done")
     _check_code(state)
+    check_beneficiary(state)
     times = _times(state)
     rows: tuple[Row, ...] = ()
     if times is not None:
-        _check_times(state, times)
-        targets = _targets(state, times)
-        access = read_access(rpc, deployment, targets, state.block)
-        if deployment.chain_id in LOCAL_CHAINS:
-            state.notes.append("a local chain: AccessManager announces nothing before it is done")
-        _check_members(state, access, times)
-        _check_functions(state, access, targets)
-        _note_announced(state, access, targets)
-        rows = tuple(_rows(access, targets, times))
-    return RoleReport(
-        deployment.chain_id, state.block, times, rows, tuple(state.wrong), tuple(state.notes)
-    )
+        check_times(state, times)
+        check_debit_limit(state)
+        rows = tuple(_check_powers(state, times))
+    found = (state.wrong, state.unchecked, state.notes)
+    return RoleReport(deployment.chain_id, head, times, rows, *map(tuple, found))
 
 
-def _check_code(state: _State) -> None:
+def _check_powers(state: RoleState, times: Times) -> Iterator[Row]:
+    targets = _targets(state, times)
+    access = read_access(state.rpc, state.deployment, targets, state.block)
+    try:
+        require_all_events(state.rpc, state.deployment, access.first_tx)
+    except ManagerOlder as error:
+        state.wrong.append(f"roles: {error}")
+    except HistoryMissing as error:
+        state.unchecked.append(str(error))
+    _check_members(state, access, times)
+    _check_functions(state, access, targets)
+    _note_announced(state, access, targets)
+    return _rows(access, targets, times)
+
+
+def _check_code(state: RoleState) -> None:
     named = CONTRACTS | {"access_manager": "AccessManager"}
     for place, name in named.items():
         address = getattr(state.deployment, place)
@@ -108,12 +116,12 @@ def _check_code(state: _State) -> None:
                 )
     token = state.code(state.deployment.token)
     if is_ours("TestToken", token):
-        _only_locally(state, "the settlement token is TestToken, which anybody can mint")
+        state.only_locally("the settlement token is TestToken, which anybody can mint")
     elif not token:
         state.wrong.append(f"code: no token at {checksum(state.deployment.token)}")
 
 
-def _own_words(state: _State, name: str, address: bytes) -> Mapping[str, bytes] | None:
+def _own_words(state: RoleState, name: str, address: bytes) -> Mapping[str, bytes] | None:
     try:
         state.words[name] = read_immutables(load(name), state.code(address))
     except ForeignCode as error:
@@ -122,40 +130,15 @@ def _own_words(state: _State, name: str, address: bytes) -> Mapping[str, bytes] 
     return state.words[name]
 
 
-def _only_locally(state: _State, what: str) -> None:
-    local = state.deployment.chain_id in LOCAL_CHAINS
-    (state.notes if local else state.wrong).append(what)
-
-
-def _times(state: _State) -> Times | None:
+def _times(state: RoleState) -> Times | None:
     """From Settlement's code; None where that isn't Settlement's."""
     words = state.words.get("Settlement")
     if words is None:
         return None
-    return Times(*(_ms(words[name]) for name in _TIMES))
+    return Times(*(int.from_bytes(words[name]) * _SECOND for name in _TIMES))
 
 
-def _check_times(state: _State, times: Times) -> None:
-    ordered = (
-        0 < times.unsettled_max_ms < times.pause_max_ms < times.withdrawal_delay_ms
-        and times.withdrawal_delay_ms < times.admin_delay_ms
-        and times.pause_max_ms < times.pause_interval_ms
-    )
-    if not ordered:
-        state.wrong.append(f"times: not in the order that lets payers leave first: {times}")
-    least = (
-        ("EnclaveRegistry", "delay", times.admin_delay_ms, "the admin delay"),
-        ("NodeRegistry", "WITHDRAWAL_DELAY", times.withdrawal_delay_ms, "the withdrawal delay"),
-    )
-    for contract, member, bound, what in least:
-        found = _ms(state.words.get(contract, {}).get(member, b""))
-        if contract in state.words and found < bound:
-            state.wrong.append(
-                f"times: {contract}.{member} is {found // _SECOND} s, shorter than {what}"
-            )
-
-
-def _targets(state: _State, times: Times) -> list[Target]:
+def _targets(state: RoleState, times: Times) -> list[Target]:
     """Every contract with restricted functions, the verifiers in force and waiting among them."""
     powers: dict[str, list[Power]] = {name: [] for name in TARGETS}
     for entry in roles():
@@ -164,16 +147,9 @@ def _targets(state: _State, times: Times) -> list[Target]:
     targets = [
         Target(name, getattr(state.deployment, name), tuple(powers[name])) for name in _MANAGED
     ]
-    registry = state.deployment.enclave_registry
-    if "EnclaveRegistry" in state.words:
-        (verifier,) = state.ask("EnclaveRegistry", registry, "verifier")
-        (waiting, effective_at) = state.ask("EnclaveRegistry", registry, "pendingVerifier")
-        for address in (verifier, waiting):
-            if address != ZERO_ADDRESS and _check_verifier(state, address, times):
-                own = tuple(powers["attestation_verifier"])
-                targets.append(Target("attestation_verifier", address, own))
-        if waiting != ZERO_ADDRESS:
-            state.notes.append(f"verifier {checksum(waiting)} waits, in force from {effective_at}")
+    own = tuple(powers["attestation_verifier"])
+    quorums = check_verifiers(state, times)
+    targets += [Target("attestation_verifier", address, own) for address in quorums]
     for target in targets:
         (authority,) = state.ask(TARGETS[target.name], target.address, "authority")
         if authority != state.deployment.access_manager:
@@ -181,27 +157,7 @@ def _targets(state: _State, times: Times) -> list[Target]:
     return targets
 
 
-def _check_verifier(state: _State, address: bytes, times: Times) -> bool:
-    """Whether it is the quorum's, which has restricted functions."""
-    code = state.code(address)
-    name = next((name for name in _VERIFIERS if is_ours(name, code)), None)
-    if name is None:
-        state.wrong.append(f"code: the attestation verifier {checksum(address)} is none of ours")
-        return False
-    words = read_immutables(load(name), code)
-    if words["domainSeparator"] != state.deployment.domain.separator:
-        state.wrong.append(f"wiring: {name} was made for another deployment")
-    if name == "SimulatedAttestationVerifier":
-        _only_locally(state, "the attestation verifier is SIMULATED: a test key vouches for all")
-        return False
-    (description,) = state.ask(name, address, "description")
-    state.notes.append(f"attestation verifier {checksum(address)}: {description}")
-    if _ms(words["changeDelay"]) < times.admin_delay_ms:
-        state.wrong.append(f"times: {name}.changeDelay is shorter than the admin delay")
-    return True
-
-
-def _check_members(state: _State, access: Access, times: Times) -> None:
+def _check_members(state: RoleState, access: Access, times: Times) -> None:
     by_id = {entry.id: entry for entry in roles()}
     for member in access.members:
         shown = checksum(member.account)
@@ -217,7 +173,7 @@ def _check_members(state: _State, access: Access, times: Times) -> None:
 
 
 def _wrong_in_member(
-    state: _State, member: Member, entry: Role, times: Times, access: Access
+    state: RoleState, member: Member, entry: Role, times: Times, access: Access
 ) -> Iterator[str]:
     shown = f"{checksum(member.account)} is {entry.name}"
     holders = state.deployment.holders
@@ -226,6 +182,8 @@ def _wrong_in_member(
         yield f"roles: {shown} and has deployed all this: the deployer must keep nothing"
     elif meant is not None and member.account != meant:
         yield f"roles: {shown}, which was meant to be {checksum(meant)} alone"
+    if member.since_ms > state.now_ms:
+        yield f"roles: {shown} only from second {member.since_ms // _SECOND} on"
     due = entry.delay_ms(times, state.deployment.chain_id)
     if member.delay_ms < due:
         yield f"delays: {shown} with {member.delay_ms // _SECOND} s, less than {due // _SECOND} s"
@@ -244,7 +202,7 @@ def _wrong_in_role(access: Access, entry: Role) -> Iterator[str]:
         yield f"roles: calls of {entry.name} can be cancelled by role {settings.guardian}"
 
 
-def _check_functions(state: _State, access: Access, targets: list[Target]) -> None:
+def _check_functions(state: RoleState, access: Access, targets: list[Target]) -> None:
     expected = {
         (target.address, power.selector): entry.id
         for target in targets
@@ -272,7 +230,7 @@ def _function_name(target: Target | None, address: bytes, selector: bytes) -> st
     return f"{target.name}.{known.name if known else '0x' + selector.hex()}"
 
 
-def _note_announced(state: _State, access: Access, targets: list[Target]) -> None:
+def _note_announced(state: RoleState, access: Access, targets: list[Target]) -> None:
     names = {target.address: TARGETS[target.name] for target in targets}
     names[state.deployment.access_manager] = "AccessManager"
     for call in access.announced:
@@ -302,7 +260,3 @@ def _rows(access: Access, targets: list[Target], times: Times) -> Iterator[Row]:
                         Delay(power.built_in).ms(times),
                         power.meaning,
                     )
-
-
-def _ms(word: bytes) -> int:
-    return int.from_bytes(word) * _SECOND

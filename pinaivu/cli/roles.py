@@ -30,13 +30,19 @@ def command(
 
     Reads code, wiring, delays and every role from the chain. The RPC URL is --rpc, else the
     environment's PINAIVU_RPC_URL, else that of the local network. Exit codes: 0 all as meant, 1
-    something is not (in red), 2 it couldn't be checked, 3 wrong usage.
+    something is not (in red), 2 it or a part of it couldn't be checked, 3 wrong usage.
     """
     meant = Deployment.named(name) if name else _load(network, deployment)
     with HttpRpc(rpc or _url(network, name or deployment)) as endpoint:
         report = check_roles(endpoint, meant)
     click.echo(_to_json(report) if as_json else _to_text(report))
-    raise click.exceptions.Exit(1 if report.deviations else 0)
+    raise click.exceptions.Exit(_exit_code(report))
+
+
+def _exit_code(report: RoleReport) -> int:
+    if report.deviations:
+        return 1
+    return 2 if report.unchecked else 0
 
 
 def _load(network: Path, deployment: Path | None) -> Deployment:
@@ -62,9 +68,9 @@ def _to_text(report: RoleReport) -> str:
         rows = [row for row in report.rows if (row.role, row.member) == (role, member)]
         lines += [f"  {_row(row)}" for row in rows]
     lines += ["", *(f"note: {note}" for note in report.notes)]
-    if report.deviations:
-        lines += [click.style(f"NOT AS MEANT: {what}", fg="red") for what in report.deviations]
-    else:
+    lines += [click.style(f"NOT CHECKED: {what}", fg="yellow") for what in report.unchecked]
+    lines += [click.style(f"NOT AS MEANT: {what}", fg="red") for what in report.deviations]
+    if _exit_code(report) == 0:
         lines.append("as meant: code, wiring, times, members, functions and delays")
     return "\n".join(lines)
 

@@ -26,6 +26,9 @@ Published = tuple[Signed[Batch], list[bytes] | None]
 """A signed batch, and its consistency proof where the copy has one."""
 
 _WEI = 10**18
+_MOST_BYTES = 256 << 20
+"""Of one server, all its answers together."""
+_MOST_PAGES = 1000
 
 
 @click.command("submit")
@@ -59,7 +62,7 @@ def command(
     there is no other.
     """
     client = open_chain(network, rpc, deployment)
-    published = _from_log(batch) if _is_url(batch) else _from_file(Path(batch))
+    published = _from_log(client, batch) if _is_url(batch) else _from_file(Path(batch))
     sender = Transactor(client.rpc, client.deployment.chain_id, read_key(key_file))
     for signed, proof in _unsettled(client, published):
         ready = _prepared(client, signed, proof, tiles)
@@ -77,7 +80,10 @@ def _unsettled(client: ChainClient, published: Sequence[Published]) -> list[Publ
     ordered = sorted(published, key=lambda entry: entry[0].message.sequence)
     if not ordered:
         raise Misconfigured("there is no batch in it; ask a node or gateway for a copy")
-    last = client.log_state(ordered[0][0].message.log_id).sequence
+    logs = {signed.message.log_id for signed, _ in ordered}
+    if len(logs) != 1:
+        raise Misconfigured(f"it has batches of {len(logs)} logs; submit those of one at a time")
+    last = client.log_state(logs.pop()).sequence
     return [entry for entry in ordered if entry[0].message.sequence > last] or ordered[-1:]
 
 
@@ -117,15 +123,26 @@ def _is_url(text: str) -> bool:
     return text.startswith(("http://", "https://"))
 
 
-def _from_log(url: str) -> list[Published]:
-    """Everything the server publishes; pages follow each other by sequence."""
+def _from_log(client: ChainClient, url: str) -> list[Published]:
+    """The server's first page, and then whatever follows what the chain has."""
     found: list[Published] = []
-    while True:
-        after = found[-1][0].message.sequence if found else 0
-        page = _entries(parse_json(_get(f"{url.rstrip('/')}/batches?after={after}")))
+    after, left = 0, _MOST_BYTES
+    for _ in range(_MOST_PAGES):
+        raw = _get(f"{url.rstrip('/')}/batches?after={after}", left)
+        left -= len(raw)
+        page = _entries(parse_json(raw))
         if not page:
             return found
+        for signed, _ in page:
+            if signed.message.sequence <= after:
+                raise InvalidEncoding(
+                    f"{url} gave batch {signed.message.sequence} where one after {after} was due"
+                )
+            after = signed.message.sequence
+        if not found:
+            after = max(after, client.log_state(page[0][0].message.log_id).sequence)
         found += page
+    raise InvalidEncoding(f"{url} has more than {_MOST_PAGES} pages of batches to settle")
 
 
 def _from_file(path: Path) -> list[Published]:
@@ -149,6 +166,8 @@ def _entries(document: Any) -> list[Published]:
     if "batch" not in document:
         return [(signed_from_json(Batch, document), None)]
     hashes = document.get("consistency")
+    if not isinstance(hashes, list | None):
+        raise InvalidEncoding("a consistency proof is a list of hashes")
     proof = None if hashes is None else [from_hex(value, 32) for value in hashes]
     return [(signed_from_json(Batch, document["batch"]), proof)]
 
@@ -165,13 +184,18 @@ def _tile(source: str, tile: Tile) -> bytes:
     raise Misconfigured(f"{source} has no {tile.path}; get the tile from another copy of the log")
 
 
-def _get(url: str) -> bytes:
+def _get(url: str, most: int = _MOST_BYTES) -> bytes:
+    content = bytearray()
     try:
-        answer = httpx.get(url, timeout=20)
-        answer.raise_for_status()
-    except httpx.HTTPError as error:
+        with httpx.stream("GET", url, timeout=20) as answer:
+            answer.raise_for_status()
+            for part in answer.iter_bytes():
+                content += part
+                if len(content) > most:
+                    raise InvalidEncoding(f"{url} sends more than the {most} bytes it may")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TransportFailure(
             f"{url}: {error or type(error).__name__}; a file with the batch and --tiles of any"
             " copy of the log will do as well"
         ) from error
-    return answer.content
+    return bytes(content)

@@ -213,6 +213,27 @@ class TestRefusals:
         ):
             assert mistake in output
 
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"payoutDelay": 259_199}, "payoutDelay must not be shorter than times.withdrawal"),
+            ({"unbondingDelay": 259_199}, "unbondingDelay must not be shorter than times.w"),
+            ({"times": {"limiterWindow": 43_199}}, "times.limiterWindow must not be shorter than"),
+            ({"times": {"pauseInterval": 259_200}}, "times.pauseInterval must be longer than"),
+            ({"times": {"unsettledMax": 172_800, "pauseMax": 172_801}}, "pauseMax together"),
+            ({"times": {"withdrawalDelay": 2_592_001}}, "must not be longer than 30 days"),
+            ({"debitLimitPpm": 1_000_000}, "debitLimitPpm: share of the deposits"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_settings_that_leave_payers_no_way_out_are_refused(
+        self, rpc: HttpRpc, task: Task, changes: dict[str, Any], said: str
+    ) -> None:
+        """As the contracts and `pinaivu roles` would."""
+        task.write_parameters(parameters(b"\x70" * 20, **changes))
+        code, output = task.outcome()
+        assert (code, said in output, sent(rpc, task)) == (1, True, 0), output
+
     def test_a_quorum_of_one_is_none(self, task: Task) -> None:
         """And who judges is named, not left out."""
         task.write_parameters(parameters(b"\x70" * 20, verifiers={"members": [], "threshold": 2}))

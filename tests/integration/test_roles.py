@@ -4,22 +4,28 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from pinaivu.chain.abi import load
+from pinaivu.chain.access import HistoryMissing
 from pinaivu.chain.anvil import AnvilProcess
 from pinaivu.chain.calls import Call, Calls
 from pinaivu.chain.code import FREE, ForeignCode, expected_immutables, read_immutables
 from pinaivu.chain.deployment import CONTRACTS, Deployment, Holders
+from pinaivu.chain.errors import ChainUnavailable, RpcRefused
 from pinaivu.chain.role_check import PUBLIC_ROLE, check_roles
 from pinaivu.chain.roles import TARGETS, Delay, role, roles
-from pinaivu.chain.rpc import HttpRpc
+from pinaivu.chain.rpc import HttpRpc, JsonRpc, Request
 from pinaivu.chain.words import to_hex
+from pinaivu.cli.roles import command
+from pinaivu.keys import checksum
 from tests.integration.chain_network import GENESIS_AGE_S, Network
 
 pytestmark = pytest.mark.chain
@@ -80,9 +86,10 @@ class TestPowers:
         assert report.times is not None
         raised = rows["administrator", "settlement", "setDebitLimit"]
         assert raised.built_in_ms == report.times.admin_delay_ms
-        expected = ("TestToken", "SIMULATED", "a local chain")
+        expected = ("a local chain", "TestToken", "faults cost", "limit: 50 %", "SIMULATED")
         for part, note in zip(expected, report.notes, strict=True):
             assert part in note
+        assert report.unchecked == ()
 
     def test_a_function_open_to_anybody_is_found(self, net: Network) -> None:
         """PUBLIC_ROLE has every account as its member."""
@@ -118,6 +125,15 @@ class TestPowers:
         manage(net, "grantRole", 77, STRANGER, 0)
         (found,) = deviations(net)
         assert "has role 77, which nothing knows" in found
+
+    def test_a_member_whose_grant_still_waits_is_found(self, net: Network) -> None:
+        """A guardian who can't pause yet is none."""
+        guardian, ten_days = role("guardian").id, 864_000
+        manage(net, "revokeRole", guardian, net.admin.address)
+        manage(net, "setGrantDelay", guardian, ten_days)
+        net.rpc.call("evm_increaseTime", ten_days)
+        manage(net, "grantRole", guardian, net.admin.address, 0)
+        assert any("is guardian only from second" in what for what in deviations(net))
 
     def test_a_role_without_a_member_is_found(self, net: Network) -> None:
         """A network that nobody can pause."""
@@ -180,6 +196,86 @@ class TestPowers:
         manage(net, "schedule", net.deployment.model_registry, data, 0)
         notes = check_roles(net.rpc, net.deployment).notes
         assert any("ModelRegistry.setModel" in note and data.hex() in note for note in notes)
+
+
+class TestBeginning:
+    """Who was given what before the block that the file names can't be seen in later events."""
+
+    @staticmethod
+    def hidden(net: Network) -> Deployment:
+        """A stranger is made admin, and a file published that begins just after it."""
+        manage(net, "grantRole", 0, STRANGER, 0)
+        net.rpc.call("evm_mine")
+        return msgspec.structs.replace(net.deployment, block=net.client.head())
+
+    def test_a_grant_before_the_named_block_is_found(self, net: Network) -> None:
+        """It doesn't help to have others look granted after it."""
+        late = self.hidden(net)
+        for entry in roles():
+            manage(net, "grantRole", entry.id, net.admin.address, 0)
+        report = check_roles(net.rpc, late)
+        assert all(row.member != STRANGER for row in report.rows)
+        (found,) = (what for what in report.deviations if "stood in block" in what)
+        assert found.startswith("roles: the AccessManager stood in block")
+
+    def test_without_history_the_creation_is_seen_in_its_receipt(self, net: Network) -> None:
+        """Logs and receipts are kept where old state is not."""
+        report = check_roles(Forgetful(net.rpc), net.deployment)
+        assert (report.deviations, report.unchecked) == ((), ())
+
+    def test_without_history_a_later_block_is_not_as_meant_but_unchecked(
+        self, net: Network
+    ) -> None:
+        """Nothing says whether it hides anything."""
+        report = check_roles(Forgetful(net.rpc), self.hidden(net))
+        (said,) = report.unchecked
+        assert "ask an endpoint with history" in said
+
+    def test_a_manager_made_by_a_contract_is_believed_by_its_missing_code(
+        self, net: Network
+    ) -> None:
+        """Its receipt names no contract."""
+        report = check_roles(Nameless(net.rpc), net.deployment)
+        assert (report.deviations, report.unchecked) == ((), ())
+
+    def test_a_block_that_is_still_to_come_is_refused(self, net: Network) -> None:
+        """An endpoint that lags behind, or a file that lies."""
+        late = msgspec.structs.replace(net.deployment, block=net.client.head() + 9)
+        with pytest.raises(ChainUnavailable):
+            check_roles(net.rpc, late)
+
+
+@dataclass
+class Forgetful:
+    """An endpoint without old state."""
+
+    rpc: JsonRpc
+
+    @property
+    def endpoint(self) -> str:
+        """As the real one."""
+        return self.rpc.endpoint
+
+    def call(self, method: str, *params: object) -> Any:
+        """Only the newest code."""
+        if method == "eth_getCode" and params[1] != self.rpc.call("eth_blockNumber"):
+            raise RpcRefused(method, -32000, "missing trie node")
+        return self.rpc.call(method, *params)
+
+    def batch(self, requests: Sequence[Request]) -> list[Any]:
+        """As the real one."""
+        return self.rpc.batch(requests)
+
+
+class Nameless(Forgetful):
+    """An endpoint with old state, on a chain where a factory made the contract."""
+
+    def call(self, method: str, *params: object) -> Any:
+        """Receipts of calls."""
+        answer = self.rpc.call(method, *params)
+        if method == "eth_getTransactionReceipt":
+            return answer | {"contractAddress": None}
+        return answer
 
 
 class TestPublicChains:
@@ -263,7 +359,15 @@ class TestCode:
         ("contract", "member", "value", "said"),
         [
             ("Settlement", "WITHDRAWAL_DELAY", 10, "times: not in the order"),
+            ("Settlement", "PAUSE_MAX", 120, "times: not in the order"),
+            ("Settlement", "WITHDRAWAL_DELAY", 2_592_001, "times: withdrawals wait 2592001 s"),
+            ("Settlement", "PAUSE_INTERVAL", 180, "times: pauses can follow each other"),
+            ("Settlement", "LIMITER_WINDOW", 89, "times: the debit limiter's window is 89 s"),
             ("EnclaveRegistry", "delay", 10, "times: EnclaveRegistry.delay is 10 s"),
+            ("EnclaveRegistry", "epochLifetime", 0, "times: EnclaveRegistry.epochLifetime is 0 s"),
+            ("NodeRegistry", "payoutDelay", 179, "times: NodeRegistry.payoutDelay is 179 s"),
+            ("NodeRegistry", "payoutDelay", 0, "times: NodeRegistry.payoutDelay is 0 s"),
+            ("ObjectiveFaults", "beneficiary", 0, "wiring: ObjectiveFaults has no beneficiary"),
         ],
     )
     def test_times_that_trap_payers_are_found(
@@ -278,12 +382,113 @@ class TestCode:
         set_code(net, address, bytes(code))
         assert any(what.startswith(said) for what in deviations(net))
 
+    def test_whom_faults_pay_is_told(self, net: Network) -> None:
+        """Nobody wrote down who it was to be."""
+        notes = check_roles(net.rpc, net.deployment).notes
+        shown = checksum(net.admin.address)
+        assert f"what faults cost goes to {shown}, rewards apart" in notes
+
     def test_a_verifier_of_unknown_code_is_found(self, net: Network) -> None:
         """Whatever it says about itself."""
         verifier, _ = net.client.verifier()
         set_code(net, verifier, code_of(net, verifier)[:-1] + b"\0")
         (found,) = deviations(net)
         assert found.endswith("is none of ours")
+
+
+class TestDebitLimit:
+    """What of a log's deposits may go at once."""
+
+    def test_a_raise_that_waits_is_told(self, net: Network) -> None:
+        """It was announced and made; the contract's own delay runs, in which payers leave."""
+        net.admin.send(net.calls.set_debit_limit(900_000))
+        report = check_roles(net.rpc, net.deployment)
+        assert report.deviations == ()
+        assert "debit limit: 50 % of a log's deposits" in report.notes
+        assert any("a debit limit of 90 % waits, in force from second" in n for n in report.notes)
+
+    def test_one_that_was_replaced_or_came_into_force_waits_no_more(self, net: Network) -> None:
+        """Lowering replaces a raise at once; after the delay a raise is in force."""
+
+        def notes() -> list[str]:
+            return [n for n in check_roles(net.rpc, net.deployment).notes if "debit limit" in n]
+
+        net.admin.send(net.calls.set_debit_limit(900_000))
+        net.admin.send(net.calls.set_debit_limit(400_000))
+        assert notes() == ["debit limit: 40 % of a log's deposits"]
+        net.admin.send(net.calls.set_debit_limit(600_000))
+        net.rpc.call("evm_increaseTime", 240)
+        net.rpc.call("evm_mine")
+        assert notes() == ["debit limit: 60 % of a log's deposits"]
+
+    def test_no_limit_is_wrong_but_on_local_chains(
+        self, net: Network, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A stolen key would take everything in one batch."""
+        net.admin.send(net.calls.set_debit_limit(1_000_000))
+        net.rpc.call("evm_increaseTime", 240)
+        net.rpc.call("evm_mine")
+        said = "the debit limit is 100 %: a stolen epoch key takes all at once"
+        report = check_roles(net.rpc, net.deployment)
+        assert (said in report.notes, report.deviations) == (True, ())
+        monkeypatch.setattr("pinaivu.chain.role_check.LOCAL_CHAINS", frozenset[int]())
+        assert said in deviations(net)
+
+
+class TestQuorum:
+    """Who vouches instead of the simulator, when one was proposed."""
+
+    @pytest.fixture
+    def quorum(self, net: Network) -> bytes:
+        """Three members of whom two must sign; waits to be the network's verifier."""
+        made = net.admin.send(
+            Call(
+                "create",
+                b"",
+                load("QuorumAttestationVerifier").creation(
+                    *(net.deployment.access_manager, net.deployment.settlement),
+                    *([b"\x01" * 20, b"\x02" * 20, b"\x03" * 20], 2, 240),
+                ),
+            )
+        ).contract
+        assert made is not None
+        net.admin.send(net.calls.propose_verifier(made))
+        for entry in roles():
+            for power in entry.functions:
+                if power.contract == "attestation_verifier":
+                    manage(net, "setTargetFunctionRole", made, [power.selector], entry.id)
+        return made
+
+    @staticmethod
+    def tell(net: Network, quorum: bytes, function: str, *arguments: object) -> None:
+        """The administrator's or guardian's call of the verifier."""
+        data = load("QuorumAttestationVerifier").function(function).encode(*arguments)
+        net.admin.send(Call(function, quorum, data))
+
+    def test_a_waiting_set_is_told_with_its_members(self, net: Network, quorum: bytes) -> None:
+        """Whoever trusts the present ones has until then."""
+        members = [b"\x04" * 20, b"\x05" * 20]
+        self.tell(net, quorum, "proposeSet", members, 2)
+        report = check_roles(net.rpc, net.deployment)
+        assert report.deviations == ()
+        (note,) = (note for note in report.notes if "another set waits" in note)
+        assert note.endswith(f"2 of 2, {checksum(members[0])}, {checksum(members[1])}")
+
+    def test_a_threshold_above_the_members_left_is_found(self, net: Network, quorum: bytes) -> None:
+        """Suspending lowers no threshold: nobody can activate an epoch any more."""
+        self.tell(net, quorum, "suspend", b"\x01" * 20)
+        assert deviations(net) == ()
+        self.tell(net, quorum, "suspend", b"\x02" * 20)
+        (found,) = deviations(net)
+        assert found.startswith("quorum: ")
+        assert found.endswith("2 of 1 must sign, so no epoch can be activated")
+
+    def test_a_waiting_set_out_of_reach_is_found(self, net: Network, quorum: bytes) -> None:
+        """Before it is in force."""
+        self.tell(net, quorum, "proposeSet", [b"\x04" * 20, b"\x05" * 20], 2)
+        self.tell(net, quorum, "suspend", b"\x04" * 20)
+        (found,) = deviations(net)
+        assert "waiting set: 2 of 1 must sign" in found
 
 
 class TestTable:
@@ -355,7 +560,24 @@ class TestCommand:
         assert done.returncode == 1
         report: dict[str, Any] = json.loads(done.stdout)
         assert len(report["deviations"]) == 1
+        assert report["unchecked"] == []
         assert {row["role"] for row in report["rows"]} == {r.name for r in roles()}
+
+    def test_what_the_endpoint_could_not_show_exits_2(
+        self, net: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing was found wrong, but not all was looked at; in this process, for the endpoint."""
+
+        def no_history(*_: object) -> None:
+            raise HistoryMissing("who was given what")
+
+        monkeypatch.setattr("pinaivu.chain.role_check.require_all_events", no_history)
+        net.deployment.save(tmp_path / "deployment.json")
+        place = ["--deployment", str(tmp_path / "deployment.json"), "--rpc", net.rpc.endpoint]
+        done = CliRunner().invoke(command, place)
+        assert done.exit_code == 2
+        assert "NOT CHECKED: who was given what" in done.stdout
+        assert "as meant: " not in done.stdout
 
     def test_no_chain_exits_2(self, net: Network, tmp_path: Path) -> None:
         """Nothing was found, good or bad."""

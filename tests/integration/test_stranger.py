@@ -6,13 +6,16 @@ The coordinator doesn't run here at all; `tests/e2e/test_stranger.py` kills a re
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import chdir
+from contextlib import chdir, suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from pinaivu.batch_copies import BatchCopy
 from pinaivu.chain.anvil import AnvilProcess, fund
@@ -283,6 +286,19 @@ def _damaged(stranger: Stranger) -> None:
     stranger.keep("batch.json", b'{"batch": {"message": 7}}')
 
 
+def _of_two_logs(stranger: Stranger) -> None:
+    network = stranger.network
+    work(network)
+    first = next_batch(network)
+    foreign = structs.replace(first.message, log_id=b"\x0f" * 32, sequence=2)
+    other = Signed.by(new_key(), network.deployment.domain, foreign)
+    stranger.keep("batch.json", {"batches": [entry(network, other), entry(network, first)]})
+
+
+def _proof_of_another_shape(stranger: Stranger) -> None:
+    stranger.keep("batch.json", {"batch": {}, "consistency": 5})
+
+
 def _empty(stranger: Stranger) -> None:
     stranger.keep("batch.json", {"batches": []})
 
@@ -300,6 +316,8 @@ def _empty(stranger: Stranger) -> None:
         (_paused, "Settlement.settle reverted: SettlementPaused(until="),
         (_over_the_limit, "Settlement.settle reverted: DebitLimitExceeded(logId="),
         (_damaged, "a signed Batch is exactly message and signature"),
+        (_of_two_logs, "it has batches of 2 logs; submit those of one at a time"),
+        (_proof_of_another_shape, "a consistency proof is a list of hashes"),
         (_empty, "there is no batch in it"),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
@@ -316,3 +334,92 @@ def test_what_cannot_be_settled_is_said_before_gas_is_spent(
 def test_no_answer_from_the_log_server_points_to_copies(stranger: Stranger) -> None:
     said = stranger.refused("http://127.0.0.1:1")
     assert "a file with the batch and --tiles of any copy of the log will do" in said
+
+
+@dataclass
+class LogServer:
+    """A log's public server: `pages` in turn, the last one for ever; notes what it was asked."""
+
+    url: str
+    pages: list[bytes]
+    asked: list[str]
+
+
+@pytest.fixture
+def server() -> Iterator[LogServer]:
+    said = LogServer("", [], [])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = said.pages[min(len(said.asked), len(said.pages) - 1)]
+            said.asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            with suppress(ConnectionError):  # whoever has enough hangs up
+                self.wfile.write(page)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        said.url = f"http://127.0.0.1:{http.server_port}"
+        yield said
+        http.shutdown()
+        thread.join()
+
+
+def page(*entries: dict[str, object]) -> bytes:
+    return json.dumps({"batches": entries}).encode()
+
+
+def test_a_server_is_asked_for_what_follows_until_it_has_no_more(
+    stranger: Stranger, server: LogServer
+) -> None:
+    """What the chain has is not fetched again after the first page."""
+    network = stranger.network
+    payer, node = work(network)
+    first = entry(network, next_batch(network))
+    network.settle(network.admin)
+    network.serve(payer, node, 1000, 0)
+    network.settle(network.admin)
+    network.serve(payer, node, 1000, 0)
+    third = entry(network, next_batch(network))
+    server.pages = [page(first), page(third), page()]
+    done = stranger.pinaivu("submit", server.url)
+    assert done.returncode == 0, done.stderr
+    assert "settled     batch 3 of log" in done.stdout
+    assert server.asked == [f"/batches?after={after}" for after in (0, 2, 3)]
+
+
+def test_a_server_that_ignores_what_it_is_asked_for_is_left(
+    stranger: Stranger, server: LogServer
+) -> None:
+    """It would give its first page for ever."""
+    work(stranger.network)
+    server.pages = [page(entry(stranger.network, next_batch(stranger.network)))]
+    said = stranger.refused(server.url)
+    assert said == f"{server.url} gave batch 1 where one after 1 was due"
+    assert len(server.asked) == 2
+
+
+def test_a_server_that_always_has_more_is_left(
+    stranger: Stranger, server: LogServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages and bytes have an end."""
+    network = stranger.network
+    work(network)
+    last = network.client.anchor(network.log_id)
+    server.pages = [page(entry(network, network.batch(last, sequence=n))) for n in range(1, 9)]
+    monkeypatch.setattr("pinaivu.cli.submit._MOST_PAGES", 5)
+    assert stranger.refused(server.url).endswith("has more than 5 pages of batches to settle")
+    assert len(server.asked) == 5
+    server.asked.clear()
+    room = len(server.pages[0]) + 100
+    monkeypatch.setattr("pinaivu.cli.submit._MOST_BYTES", room)
+    assert "/batches?after=1 sends more than the 100 bytes it may" in stranger.refused(server.url)
+
+
+def test_what_is_no_url_is_refused(stranger: Stranger) -> None:
+    assert "a file with the batch" in stranger.refused("http://[")

@@ -333,7 +333,7 @@ class MoneyMachine(RuleBasedStateMachine):
 
     @rule(
         caller=st.sampled_from(["guardian", "guardian", "administrator"]),
-        seconds=st.sampled_from([0, 60, 120, 121, None]),
+        seconds=st.sampled_from([0, 60, 90, 91, None]),
     )
     def pauses(self, caller: str, seconds: int | None) -> None:
         who = self.caller(caller)
