@@ -7,8 +7,6 @@ stands on the chain: `contracts/ignition/settings.js` has the same before anythi
 from collections.abc import Iterator
 from typing import Final
 
-from pinaivu.chain.abi import load
-from pinaivu.chain.events import LogReader
 from pinaivu.chain.records import Times
 from pinaivu.chain.role_state import RoleState
 from pinaivu.keys import ADDRESS_BYTES, ZERO_ADDRESS, checksum
@@ -58,25 +56,17 @@ def _wrong_times(times: Times) -> Iterator[str]:
 
 
 def check_debit_limit(state: RoleState) -> None:
-    """The share in force, and a higher one that waits out the contract's own delay.
-
-    The waiting one stands in the last event: each call of `setDebitLimit` replaces what waits.
-    """
+    """The share in force, and a higher one that waits out the contract's own delay."""
     settlement = state.deployment.settlement
     (limit,) = state.ask("Settlement", settlement, "debitLimit")
     if limit >= _PPM:
         state.only_locally("the debit limit is 100 %: a stolen epoch key takes all at once")
     else:
         state.notes.append(f"debit limit: {_percent(limit)} of a log's deposits")
-    abi = load("Settlement")
-    events = LogReader(state.rpc, {settlement: abi}).read(
-        state.deployment.block, state.block, topics=(abi.event("DebitLimitSet").topic,)
-    )
-    if events and events[-1].arguments["effectiveAt"] * _SECOND > state.now_ms:
-        said = events[-1].arguments
+    waiting, effective_at = state.ask("Settlement", settlement, "pendingDebitLimit")
+    if effective_at:
         state.notes.append(
-            f"a debit limit of {_percent(said['limitPpm'])} waits, in force from second"
-            f" {said['effectiveAt']} on"
+            f"a debit limit of {_percent(waiting)} waits, in force from second {effective_at} on"
         )
 
 
