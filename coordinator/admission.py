@@ -24,22 +24,25 @@ _KIND_FEATURE = {
     JobKind.COMPLETION: Feature.KIND_COMPLETION,
     JobKind.EMBEDDING: Feature.KIND_EMBEDDING,
 }
+_LIMITED_RETRY_MS = 60_000
 _KINDS = Feature.KIND_CHAT | Feature.KIND_COMPLETION | Feature.KIND_EMBEDDING
 
 
 class Money(Struct, frozen=True):
-    """What of a payer's money is spoken for in this log."""
+    """What of a payer's money is spoken for in this log, and how much all its payers may spend."""
 
     payer: PayerRecord
     unsettled: int
     reserved: int
     reserved_under_grant: int
     reserved_for_account: int
+    debitable: int  # by the log's batches, as the debit limiter stands
+    promised: int  # of it: unsettled receipts and reservations of all payers
 
     @property
     def available(self) -> int:
-        """Finalised balance less pending withdrawals, unsettled receipts and reservations."""
-        spoken_for = self.payer.pending_withdrawal + self.unsettled + self.reserved
+        """Finalised balance less what is leaving, unsettled receipts and reservations."""
+        spoken_for = self.payer.leaving + self.unsettled + self.reserved
         return max(0, self.payer.balance - spoken_for)
 
 
@@ -73,6 +76,7 @@ class Desk(Struct, frozen=True):
             )
         needed = reserve_of(job.message, grant.message)
         _require_all(_money_terms(job.message, grant.message, money, books, needed, now_ms))
+        _require_settleable(money, needed)
         return needed
 
     def _signatures(self, job: Signed[Job], grant: Signed[Grant], gateway: bytes) -> None:
@@ -189,6 +193,20 @@ def _money_terms(
             ),
         ),
     ]
+
+
+def _require_settleable(money: Money, needed: int) -> None:
+    """Promise no more than one batch could take now: what is beyond it might wait past its payer.
+
+    The limiter refills while receipts wait. That is not counted, so no clock decides here.
+    """
+    if money.promised + needed > money.debitable:
+        raise JobRefused(
+            "debit_limit",
+            f"the log's batches may debit {money.debitable} base units now, {money.promised} are "
+            f"promised and the job may cost {needed}: the limit refills with time",
+            retry_after_ms=_LIMITED_RETRY_MS,
+        )
 
 
 def _require_all(terms: list[tuple[bool, str, str]]) -> None:

@@ -1,8 +1,11 @@
 """`ChainView` over the chain package, at final blocks."""
 
+from collections.abc import Sequence
+
 from coordinator.ports import (
     AnchorRecord,
     EpochRecord,
+    LogFunds,
     ModelRecord,
     NodeRecord,
     PayerRecord,
@@ -54,7 +57,7 @@ class ContractView:
     def payer(self, payer: bytes) -> PayerRecord:
         """A payer's account."""
         found = self._client.payer(payer, self._client.final_block())
-        return PayerRecord(found.log_id, found.balance, found.requested, found.grant_epoch)
+        return PayerRecord(found.log_id, found.balance, found.leaving, found.grant_epoch)
 
     def anchor(self, log_id: bytes) -> AnchorRecord:
         """The log's last final anchor."""
@@ -63,6 +66,23 @@ class ContractView:
     def newest_anchor(self, log_id: bytes) -> AnchorRecord:
         """The log's last anchor at the head."""
         return _anchor(self._client.anchor(log_id))
+
+    def anchor_of(self, log_id: bytes, sequence: int) -> AnchorRecord:
+        """The anchor of one batch of the log at the head."""
+        return _anchor(self._client.anchor(log_id, sequence))
+
+    def debitable(self, log_id: bytes) -> int:
+        """What the log's batches may take from deposits."""
+        return self._client.debitable_now(log_id, self._client.final_block())
+
+    def newest_funds(self, log_id: bytes, payers: Sequence[bytes]) -> LogFunds:
+        """What the log's batches may take at the head, and from whom."""
+        block = self._client.head()
+        found = self._client.payers(payers, block) if payers else []
+        return LogFunds(
+            debitable=self._client.debitable_now(log_id, block),
+            balances={p.payer: p.balance if p.log_id == log_id else 0 for p in found},
+        )
 
     def active_epoch(self, log_id: bytes) -> EpochRecord | None:
         """The log's active epoch at the head."""

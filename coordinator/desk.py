@@ -166,10 +166,11 @@ class AuctionDesk:
         raise JobRefused("in_progress", "the job is being auctioned", retry_after_ms=100)
 
     async def _money(self, job: Job, grant: Grant) -> Money:
-        """What is free of the payer's money; its balance is read after the last final batch."""
+        """What is free of the payer's money; the chain is read after the last final batch."""
         while True:
             settled = self._log.final_batches
             payer = await self._directory.payer(grant.payer)
+            debitable = await self._directory.debitable(self._log.log_id)
             if settled == self._log.final_batches:
                 break
         return Money(
@@ -178,6 +179,8 @@ class AuctionDesk:
             reserved=self._docket.reserved(grant.payer),
             reserved_under_grant=self._docket.reserved_under(job.grant_digest),
             reserved_for_account=self._docket.reserved_for(grant.payer, job.account),
+            debitable=debitable,
+            promised=self._log.all_unsettled() + self._docket.all_reserved(),
         )
 
     async def _hold(self, open_job: OpenJob, model: ModelRecord) -> HeldAuction:

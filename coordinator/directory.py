@@ -52,6 +52,10 @@ class Directory:
         """A payer's account."""
         return await self._read("payer", payer, lambda: self._view.payer(payer))
 
+    async def debitable(self, log_id: bytes) -> int:
+        """What a log's batches may take from deposits."""
+        return await self._read("debitable", log_id, lambda: self._view.debitable(log_id))
+
     async def block_number(self) -> int:
         """The newest final block."""
         return await self._read("block", None, self._view.block_number)

@@ -183,6 +183,10 @@ class Docket:
         """Base units reserved for a payer's open jobs."""
         return sum(j.reserve_units for j in self.jobs.values() if j.grant.message.payer == payer)
 
+    def all_reserved(self) -> int:
+        """Base units reserved for all open jobs."""
+        return sum(j.reserve_units for j in self.jobs.values())
+
     def reserved_under(self, grant_digest: bytes) -> int:
         """Base units reserved under one grant."""
         return sum(

@@ -1,4 +1,4 @@
-"""The log as this coordinator holds it: Merkle tree, running totals, and what is not yet batched.
+"""The log as this coordinator holds it: Merkle tree, running totals, and what is not yet settled.
 
 In memory, rebuilt from the store at boot, where every leaf's signature and counter is checked
 again. `commit` is called only after the leaves are durable. A history that is behind the chain's
@@ -35,7 +35,7 @@ class Leaf(Struct, frozen=True):
 
 
 class Log:
-    """Tree, books and the tail of leaves that no batch covers yet."""
+    """Tree, books and the tail of leaves that no final batch covers."""
 
     def __init__(self, domain: Domain, log_id: bytes) -> None:
         self.domain = domain
@@ -45,8 +45,10 @@ class Log:
         self.epoch_starts: dict[int, int] = {}  # epoch → index of its EpochStart
         self._tail: list[Leaf] = []  # leaves from `_tail_from` on
         self._tail_from = 0
+        self._batched_size = 0
         self._final_payer_totals: dict[bytes, int] = {}
-        self._batched_since: dict[int, int] = {}  # new size → oldest receipt of a batch not final
+        self._final_total = 0
+        self._total = 0  # of all receipts
         self.final_batches = 0
 
     @property
@@ -57,7 +59,7 @@ class Log:
     @property
     def batched_size(self) -> int:
         """Leaves covered by a signed batch."""
-        return self._tail_from
+        return self._batched_size
 
     def commit(self, leaf: Leaf, *, posted: bool = False) -> int:
         """Take in a durable leaf; its index. `posted`: the books already have its receipt."""
@@ -65,6 +67,8 @@ class Log:
             self.books.post(leaf.receipt)
         elif isinstance(leaf.signed.message, EpochStart):
             self.epoch_starts[leaf.signed.message.epoch] = self.size
+        if leaf.receipt is not None:
+            self._total += leaf.receipt.total
         self._tail.append(leaf)
         return self.tree.append(leaf_hash(leaf.digest))
 
@@ -113,33 +117,37 @@ class Log:
 
     def pending(self) -> Sequence[Leaf]:
         """Leaves that no batch covers yet, in order."""
-        return self._tail
+        return self._tail[self._batched_size - self._tail_from :]
 
-    def netting(self, new_size: int) -> Netting:
-        """Rows and statements of the pending leaves up to `new_size`."""
-        chosen = self._tail[: new_size - self._tail_from]
-        return net(leaf.receipt for leaf in chosen if leaf.receipt)
+    def leaves(self, start: int, stop: int) -> Sequence[Leaf]:
+        """Leaves `start` to `stop`, none of which a final batch covers."""
+        return self._tail[start - self._tail_from : stop - self._tail_from]
+
+    def netting(self, prev_size: int, new_size: int) -> Netting:
+        """Rows and statements of a range of leaves that no final batch covers."""
+        return net(leaf.receipt for leaf in self.leaves(prev_size, new_size) if leaf.receipt)
 
     def mark_batched(self, new_size: int) -> None:
-        """A durable, signed batch covers all leaves below `new_size`."""
-        covered = self._tail[: new_size - self._tail_from]
-        self._batched_since[new_size] = min(leaf.closed_ms for leaf in covered)
-        del self._tail[: new_size - self._tail_from]
-        self._tail_from = new_size
+        """Durable, signed batches cover all leaves below `new_size`, perhaps fewer than before."""
+        self._batched_size = new_size
 
     def mark_final(self, batch: Batch) -> None:
-        """A batch is final on chain: its payers owe that much less."""
-        self._batched_since.pop(batch.new_size, None)
+        """The next batch is final on chain: its payers owe that much less."""
+        del self._tail[: batch.new_size - self._tail_from]
+        self._tail_from = batch.new_size
         self.final_batches += 1
         for payer, debit in unpack_rows(batch.debits).items():
             self._final_payer_totals[payer] = self._final_payer_totals.get(payer, 0) + debit
+            self._final_total += debit
 
     def unsettled(self, payer: bytes) -> int:
         """Receipts of a payer that no final batch has debited yet, base units."""
         return self.books.payer(payer).total - self._final_payer_totals.get(payer, 0)
 
+    def all_unsettled(self) -> int:
+        """Receipts of all payers that no final batch has debited yet, base units."""
+        return self._total - self._final_total
+
     def oldest_unsettled_ms(self) -> int | None:
         """When the oldest receipt was closed that no final batch covers; None without one."""
-        pending = next((leaf.closed_ms for leaf in self._tail if leaf.receipt), None)
-        times = [*self._batched_since.values(), *([] if pending is None else [pending])]
-        return min(times, default=None)
+        return next((leaf.closed_ms for leaf in self._tail if leaf.receipt), None)

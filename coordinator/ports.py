@@ -5,6 +5,7 @@ threads. `TransportFailure` means the chain can't be reached: admission then ref
 already running goes on.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -35,8 +36,18 @@ class PayerRecord(Struct, frozen=True):
 
     log_id: bytes
     balance: int
-    pending_withdrawal: int
+    leaving: int  # asked to withdraw or to move to another log
     grant_epoch: int
+
+
+class LogFunds(Struct, frozen=True):
+    """What a log's batches may take from deposits, and from whom; all at one block.
+
+    `balances` holds 0 for a payer whose money stands in another log.
+    """
+
+    debitable: int
+    balances: dict[bytes, int]
 
 
 class AnchorRecord(Struct, frozen=True):
@@ -90,6 +101,18 @@ class ChainView(Protocol):
 
     def newest_anchor(self, log_id: bytes) -> AnchorRecord:
         """The log's last anchor at the head, not yet final."""
+        ...
+
+    def anchor_of(self, log_id: bytes, sequence: int) -> AnchorRecord:
+        """The log's anchor of a batch that is on chain at the head."""
+        ...
+
+    def debitable(self, log_id: bytes) -> int:
+        """Base units that the debit limiter lets the log's batches take, in final blocks."""
+        ...
+
+    def newest_funds(self, log_id: bytes, payers: Sequence[bytes]) -> LogFunds:
+        """What the log's batches may take at the head, and the balances of some payers."""
         ...
 
     def active_epoch(self, log_id: bytes) -> EpochRecord | None:

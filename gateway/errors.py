@@ -110,6 +110,7 @@ _REFUSALS: Final = {
     "grant_exhausted_today": (429, "wait for the next day (UTC) or raise the grant's daily cap"),
     "account_exhausted": (429, "raise the account's limit"),
     "insufficient_balance": (429, "deposit more, or set max_tokens or a price limit"),
+    "debit_limit": (503, "retry later, or set max_tokens or a price limit"),
 }
 
 

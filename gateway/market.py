@@ -28,6 +28,7 @@ from pinaivu.typed_data import Signed
 _HELLO_S: Final = 10.0
 _DELIVER_S: Final = 30.0
 _AGAIN_S: Final = 0.1
+_MS: Final = 1000
 _log = logging.getLogger(__name__)
 
 Address = Callable[[], Awaitable[str]]
@@ -118,7 +119,7 @@ class Market:
                 try:
                     return await self._call(payload, within_s)
                 except MarketRefused as refused:
-                    if refused.reason or not refused.retry_after_ms:
+                    if refused.reason or not 0 < refused.retry_after_ms < within_s * _MS:
                         raise
                     _log.info("asking the coordinator again: %s", refused)
                 except TransportFailure as error:

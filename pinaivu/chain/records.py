@@ -39,9 +39,17 @@ class PayerState:
     grant_epoch: int
 
     @property
+    def leaving(self) -> int:
+        """Base units asked away: everything while a move is pending, else what is asked back.
+
+        A request counts in full, however old: one made before the money came may be paid at once.
+        """
+        return max(self.balance, self.requested) if self.movable_at_ms else self.requested
+
+    @property
     def spendable(self) -> int:
-        """Base units left when a pending withdrawal is taken out."""
-        return max(0, self.balance - self.requested)
+        """Base units left when what is leaving is taken out."""
+        return max(0, self.balance - self.leaving)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import trio
 from pinaivu.batch_copies import BatchCopy, WrongCopy
 from pinaivu.encoding import parse_json
 from pinaivu.errors import InvalidEncoding, PinaivuError, TransportFailure
+from pinaivu.messages import Batch
 from pinaivu.typed_data import Domain
 
 MOST_COPIES: Final = 128
@@ -43,8 +44,9 @@ class BatchFolder:
     def keep(self, copy: BatchCopy) -> None:
         """Make a checked copy durable; keeping it again is no change.
 
-        A later epoch's batch takes the place of an earlier one's of its number. Raises `WrongCopy`
-        where another stands or all that are kept are newer, `CopyNotKept` where the disk refuses.
+        One of a later epoch, or signed later in it, takes the place of another of its number.
+        Raises `WrongCopy` where a newer one stands or all that are kept are of higher numbers,
+        `CopyNotKept` where the disk refuses.
         """
         try:
             self._keep(copy)
@@ -61,7 +63,7 @@ class BatchFolder:
         if standing is not None and standing.batch == batch:
             self._sync()  # the names may not have reached the disk when it was written
             return
-        if standing is not None and standing.batch.epoch >= batch.epoch:
+        if standing is not None and _signed_at(standing.batch) >= _signed_at(batch):
             raise WrongCopy(
                 f"another batch {batch.sequence}, signed in epoch {standing.batch.epoch}, is here"
             )
@@ -100,6 +102,10 @@ class BatchFolder:
 
     def _file(self, sequence: int) -> Path:
         return self.path / f"{sequence}{_SUFFIX}"
+
+
+def _signed_at(batch: Batch) -> tuple[int, int]:
+    return batch.epoch, batch.time_ms
 
 
 class BatchKeeper:

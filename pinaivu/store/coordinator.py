@@ -125,3 +125,13 @@ class BatchCopyRow(_Table, table=True):
     party: bytes = Field(primary_key=True)
     sequence: int = Field(primary_key=True, sa_type=BigInteger, index=True)
     kept: bool = False
+
+
+class ReplacedBatchRow(_Table, table=True):
+    """A signed batch that another one has replaced; until one is final the chain may take it."""
+
+    __tablename__ = "replaced_batch"
+
+    digest: bytes = Field(primary_key=True)
+    sequence: int = Field(sa_type=BigInteger, index=True)
+    batch: bytes

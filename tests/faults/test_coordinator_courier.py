@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 from sqlmodel import select
 
 from coordinator.courier import GATEWAY, NODE, Courier, Party
@@ -327,7 +328,8 @@ async def test_an_answer_about_what_was_replaced_meanwhile_does_not_count(
         async def sign_again() -> None:
             parties.on_call = None
             world.now += 1
-            await world.settler._sign_again(world.settler._open[0])
+            standing = world.settler._open[0].batch
+            await world.settler._sign(replace(standing, time_ms=world.now))
 
         parties.on_call = sign_again
         await close_batch(world)
@@ -335,6 +337,30 @@ async def test_an_answer_about_what_was_replaced_meanwhile_does_not_count(
         newest = world.settler._open[0].batch
         assert all(got[-1] == newest for got in parties.got.values())
         assert len(parties.got) == 2
+
+
+async def test_a_batch_that_was_cut_is_owed_to_those_who_are_still_in_it(
+    database: FaultyDatabase,
+) -> None:
+    """Nothing else is owed under its number; the rest of its receipts is in the next one."""
+    parties = Parties()
+    async with open_world(database) as world, couriered(world, parties):
+        first = await receipt(world, 1)
+        other = await receipt(world, 2, 1_900_000, 1_000_000)
+        await close_batch(world)
+        await until(lambda: rows(world) == 3 and not owed(world))
+        totals = [leaf.receipt.total for leaf in world.log.leaves(0, 3) if leaf.receipt]
+        world.chain.limit = totals[0]
+        world.now += 10_000
+        await world.settler._look()
+        await until(lambda: rows(world) == 2 and not owed(world))
+        await mine(world)
+        world.chain.limit = 10**12
+        await close_batch(world)
+        await until(lambda: rows(world) == 4 and not owed(world))
+    assert parties.sequences(first) == [1, 1]
+    assert parties.sequences(other) == [1, 2]
+    assert parties.sequences() == [1, 1, 2]
 
 
 async def test_a_bounded_number_is_handed_over_at_a_time(database: FaultyDatabase) -> None:

@@ -5,28 +5,21 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from sqlmodel import col, select
 
 from pinaivu.chain.errors import ChainUnavailable
 from pinaivu.merkle.hashing import EMPTY_ROOT
-from pinaivu.messages import Batch
 from pinaivu.settlement import net, unpack_rows
-from pinaivu.store.coordinator import BatchRow
 from pinaivu.store.database import StorageFailed, open_database
-from pinaivu.typed_data import signed_from_bytes
+from tests.faults.settler_support import SECOND, SIGNERS, batch, receipt, states, stored
 from tests.faults.storage import Fault, FaultyDatabase
 from tests.unit.coordinator_world import (
     NO_ANCHOR,
     ChainDouble,
-    World,
     anchor_of,
     open_world,
     with_rules,
 )
-from tests.unit.ledger_support import DOMAIN, EPOCH, PAYER, secret
-
-SECOND = secret(33)
-SIGNERS = {1: EPOCH.address, 2: SECOND.address}
+from tests.unit.ledger_support import PAYER
 
 
 @pytest.fixture
@@ -34,35 +27,6 @@ def database(tmp_path: Path) -> Iterator[FaultyDatabase]:
     opened = open_database(f"sqlite:///{tmp_path}/c.db", "coordinator")
     yield FaultyDatabase(opened)
     opened.close()
-
-
-async def receipt(world: World, number: int) -> None:
-    world.put_offers(1_000_000, 1_100_000)
-    job = await world.served(number)
-    await job.receipted.wait()
-
-
-async def batch(world: World) -> Batch:
-    """Time passes, and the settler closes the batch that is due."""
-    world.now += world.rules.batch_age_ms
-    await world.settler._look()
-    return stored(world)[-1][0]
-
-
-def stored(world: World) -> list[tuple[Batch, str]]:
-    """Batches and their states as they are published; signatures checked."""
-    with world.writer._database.read() as session:
-        rows = session.exec(select(BatchRow).order_by(col(BatchRow.sequence))).all()
-    found = []
-    for row in rows:
-        signed = signed_from_bytes(Batch, row.batch)
-        signed.require(DOMAIN, SIGNERS[signed.message.epoch])
-        found.append((signed.message, row.state))
-    return found
-
-
-def states(world: World) -> list[str]:
-    return [state for _, state in stored(world)]
 
 
 async def test_a_batch_covers_what_is_pending(database: FaultyDatabase) -> None:
@@ -203,7 +167,8 @@ async def test_a_submitted_batch_stands_over_a_boot(database: FaultyDatabase) ->
         second = await batch(world)
         assert (second.sequence, second.epoch, second.prev_size) == (2, 2, first.new_size)
         assert [b.epoch for b, _ in stored(world)] == [1, 2]
-        known.final = known.newest = anchor_of(second)
+        known.settle(second)
+        known.final = known.newest
         await world.settler._look()
         assert states(world) == ["final", "final"]
         assert world.log.unsettled(PAYER.address) == 0

@@ -226,7 +226,7 @@ async def test_coordinator_out_of_reach_is_said_at_once(tmp_path: Path) -> None:
     """503 and unhealthy without it; healthy again, by itself, when it is back."""
     limits = QUICK.model_copy(update={"submit_within_s": 0.3})
     async with network(tmp_path, speaks("Well."), limits=limits) as net:
-        net.coordinator.refusal = wire.Refused("starting", "not yet", retry_after_ms=1000)
+        net.coordinator.refusal = wire.Refused("starting", "not yet", retry_after_ms=100)
         with pytest.raises(openai.InternalServerError) as caught:
             await net.complete()
         assert caught.value.body["code"] == "coordinator_unreachable"  # type: ignore[index]
@@ -238,6 +238,15 @@ async def test_coordinator_out_of_reach_is_said_at_once(tmp_path: Path) -> None:
         await until(lambda: net.gateway.desk.market.connected)
         assert (await call(net, "GET", "/healthz")).json()["status"] == "ok"
         assert (await net.complete()).choices
+
+
+async def test_a_refusal_for_longer_than_a_request_waits_is_the_answer(tmp_path: Path) -> None:
+    """Not asked again, and not taken for a coordinator out of reach."""
+    async with network(tmp_path, speaks("Well.")) as net:
+        net.coordinator.refusal = wire.Refused("debit_limit", "none left", retry_after_ms=60_000)
+        response = await call(net, "POST", "/v1/chat/completions", json=request())
+        assert (response.status_code, response.headers["retry-after"]) == (503, "60")
+        assert response.json()["error"]["code"] == "debit_limit"
 
 
 async def test_requests_above_the_limit_are_told_to_come_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ unless a test moves it.
 
 import os
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -29,6 +29,7 @@ from coordinator.log import Log
 from coordinator.ports import (
     AnchorRecord,
     EpochRecord,
+    LogFunds,
     ModelRecord,
     NodeRecord,
     PayerRecord,
@@ -48,7 +49,7 @@ from pinaivu.receipts import Origin
 from pinaivu.store.coordinator import LeafRow
 from pinaivu.store.database import Database
 from pinaivu.store.writer import Writer, open_writer
-from pinaivu.typed_data import Domain, Signed, signed_from_bytes
+from pinaivu.typed_data import Domain, Signed, digest, signed_from_bytes
 from tests.unit.ledger_support import (
     DOMAIN,
     EPOCH,
@@ -86,7 +87,10 @@ class ChainDouble:
     """
 
     balance: int = 10**9
-    pending_withdrawal: int = 0
+    leaving: int = 0
+    limit: int = 10**12  # what batches may take from deposits
+    left: set[bytes] = field(default_factory=set)  # payers without money in the log at the head
+    anchors: dict[int, AnchorRecord] = field(default_factory=dict)  # before the newest
     grant_epoch: int = 0
     assigned: bytes = LOG
     final: AnchorRecord = NO_ANCHOR
@@ -104,6 +108,11 @@ class ChainDouble:
         self.reads += 1
         if self.down:
             raise ChainUnavailable("the chain is down, on purpose")
+
+    def settle(self, batch: Batch) -> None:
+        """The chain takes a batch."""
+        self.anchors[self.newest.sequence] = self.newest
+        self.newest = anchor_of(batch)
 
     def domain(self) -> Domain:
         self._reached()
@@ -130,7 +139,7 @@ class ChainDouble:
     def payer(self, payer: bytes) -> PayerRecord:
         self._reached()
         assert payer == PAYER.address
-        read = PayerRecord(self.assigned, self.balance, self.pending_withdrawal, self.grant_epoch)
+        read = PayerRecord(self.assigned, self.balance, self.leaving, self.grant_epoch)
         assert self.answering.wait(20)
         return read
 
@@ -143,6 +152,23 @@ class ChainDouble:
         self._reached()
         assert log_id == LOG
         return self.newest
+
+    def anchor_of(self, log_id: bytes, sequence: int) -> AnchorRecord:
+        self._reached()
+        assert log_id == LOG
+        if sequence == self.newest.sequence:
+            return self.newest
+        return self.anchors[sequence]
+
+    def debitable(self, log_id: bytes) -> int:
+        self._reached()
+        assert log_id == LOG
+        return self.limit
+
+    def newest_funds(self, log_id: bytes, payers: Sequence[bytes]) -> LogFunds:
+        self._reached()
+        assert log_id == LOG
+        return LogFunds(self.limit, {p: 0 if p in self.left else self.balance for p in payers})
 
     def active_epoch(self, log_id: bytes) -> EpochRecord | None:
         self._reached()
@@ -323,7 +349,7 @@ def signed_offer(by: SecretKey, price: int = 10**6, **more: Any) -> Signed[Offer
 
 
 def anchor_of(batch: Batch) -> AnchorRecord:
-    return AnchorRecord(batch.sequence, batch.new_size, batch.new_root, bytes(32))
+    return AnchorRecord(batch.sequence, batch.new_size, batch.new_root, digest(DOMAIN, batch))
 
 
 def with_rules(**more: Any) -> Parameters:

@@ -129,7 +129,7 @@ async def test_more_than_a_transaction_could_settle_is_not_kept(tmp_path: Path) 
 
 
 async def test_a_later_epochs_batch_takes_the_place_of_an_earlier_ones(tmp_path: Path) -> None:
-    """The chain takes the active epoch's only; within an epoch, and back, nothing is replaced."""
+    """The chain takes the active epoch's only; of one time, and back, nothing is replaced."""
     await hand_over(tmp_path, copy(2))
     with pytest.raises(WrongCopy, match="another batch 2"):
         await hand_over(tmp_path, copy(2, fees=4))
@@ -139,6 +139,18 @@ async def test_a_later_epochs_batch_takes_the_place_of_an_earlier_ones(tmp_path:
         await hand_over(tmp_path, copy(2))
     (kept,) = _from_file(tmp_path / f"0x{LOG.hex()}")
     assert kept[0] == again.signed
+
+
+async def test_what_was_signed_later_in_an_epoch_takes_the_place_too(tmp_path: Path) -> None:
+    """A batch over the debit limit is cut: the chain takes either, the limit only the later."""
+    first = copy(2)
+    await hand_over(tmp_path, first)
+    cut = copy(2, fees=4, time_ms=first.batch.time_ms + 1)
+    await hand_over(tmp_path, cut)
+    with pytest.raises(WrongCopy, match="another batch 2"):
+        await hand_over(tmp_path, first)
+    (kept,) = _from_file(tmp_path / f"0x{LOG.hex()}")
+    assert kept[0] == cut.signed
 
 
 async def test_the_newest_are_kept(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pinaivu.chain.abi import ContractAbi
 from pinaivu.chain.deployment import CONTRACTS, Deployment
 from pinaivu.chain.errors import ChainUnavailable
 from pinaivu.chain.fees import FeePolicy, Fees
-from pinaivu.chain.records import Anchor
+from pinaivu.chain.records import Anchor, PayerState
 from pinaivu.chain.transactions import DynamicFeeTransaction
 from pinaivu.chain.words import from_hex, quantity
 from pinaivu.errors import InvalidEncoding, Misconfigured
@@ -248,6 +248,36 @@ def test_the_anchor_of_no_batch_is_the_empty_tree() -> None:
     anchor = Anchor.none(b"\x01" * 32)
     assert (anchor.sequence, anchor.new_size) == (0, 0)
     assert anchor.new_root.hex().startswith("e3b0c442")
+
+
+@pytest.mark.parametrize(
+    ("requested", "movable_at_ms", "leaving", "spendable"),
+    [
+        (0, 0, 0, 100),
+        (40, 0, 40, 60),
+        (100, 0, 100, 0),
+        (2**96 - 1, 0, 2**96 - 1, 0),
+        (0, 5, 100, 0),
+        (40, 5, 100, 0),
+    ],
+    ids=["nothing", "part", "all", "more than all", "move", "move and part"],
+)
+def test_what_a_payer_has_asked_away_is_not_spendable(
+    requested: int, movable_at_ms: int, leaving: int, spendable: int
+) -> None:
+    """A pending move takes everything along, a request counts in full however much there is."""
+    state = PayerState(
+        payer=b"\x01" * 20,
+        log_id=b"\x02" * 32,
+        balance=100,
+        requested=requested,
+        withdrawable_at_ms=0,
+        debt=0,
+        next_log_id=bytes(32),
+        movable_at_ms=movable_at_ms,
+        grant_epoch=0,
+    )
+    assert (state.leaving, state.spendable) == (leaving, spendable)
 
 
 @pytest.mark.parametrize("raw", [None, 5, "5", "0xz", {}])

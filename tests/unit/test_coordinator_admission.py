@@ -32,6 +32,8 @@ PLENTY = Money(
     reserved=0,
     reserved_under_grant=0,
     reserved_for_account=0,
+    debitable=10**9,
+    promised=0,
 )
 
 
@@ -122,6 +124,18 @@ def test_a_grants_terms(change: dict[str, Any], code: str) -> None:
 def test_money_that_is_spoken_for(money: dict[str, Any], code: str) -> None:
     terms = {name: getattr(PLENTY, name) for name in PLENTY.__struct_fields__}
     assert _refused(money=Money(**(terms | money))) == code
+
+
+def test_no_more_is_promised_than_one_batch_may_debit() -> None:
+    """Whosever money it is, to the unit; the gateway is told to come back later."""
+    terms = {name: getattr(PLENTY, name) for name in PLENTY.__struct_fields__}
+    limited = terms | {"debitable": 3 * RESERVE}
+    assert _check(money=Money(**(limited | {"promised": 2 * RESERVE}))) == RESERVE
+    with pytest.raises(JobRefused) as caught:
+        _check(money=Money(**(limited | {"promised": 2 * RESERVE + 1})))
+    refusal = caught.value.frame()
+    assert (refusal.code, refusal.reason) == ("debit_limit", 0)
+    assert refusal.retry_after_ms > 0
 
 
 def test_what_open_jobs_reserve_counts_against_a_sub_account() -> None:

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 from msgspec.structs import replace
 
+from coordinator.batches import standing
 from coordinator.errors import JobRefused
 from pinaivu.codes import Clearing, Reason
 from pinaivu.messages import Award, Receipt
@@ -294,6 +295,35 @@ async def test_money_of_final_batches_is_counted_once(world: World) -> None:
     world.directory.expire()
     assert isinstance(await world.submit(2), wire.Awarded)
     assert await _code(world.submit(3)) == "insufficient_balance"
+
+
+async def test_the_logs_limit_counts_what_waits_for_its_batches(world: World) -> None:
+    """Open jobs, then their receipts, until a batch over them is final."""
+    world.chain.limit = 2 * RESERVE - 1
+    job = await world.served()
+    assert await _code(world.submit(2)) == "debit_limit"
+    await job.receipted.wait()
+    total = world.log.all_unsettled()
+    assert 0 < total < RESERVE
+    world.chain.limit = total + RESERVE - 1
+    world.directory.expire()
+    assert await _code(world.submit(2)) == "debit_limit"
+
+    world.now += world.rules.batch_age_ms
+    await world.settler._look()
+    (row,) = await world.writer.read(standing)
+    world.chain.settle(row[0].message)
+    world.chain.final = world.chain.newest
+    world.chain.limit = RESERVE
+    await world.settler._look()
+    world.put_offers(1_000_000, 1_100_000)
+    assert isinstance(await world.submit(2), wire.Awarded)
+
+
+async def test_money_that_leaves_is_not_lent(world: World) -> None:
+    """A payer on its way to another log has nothing to spend here."""
+    world.chain.leaving = world.chain.balance
+    assert await _code(world.submit()) == "insufficient_balance"
 
 
 async def test_unassigned_payer(world: World) -> None:
