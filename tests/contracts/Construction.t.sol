@@ -2,6 +2,9 @@
 pragma solidity 0.8.37;
 
 import {IEnclaveRegistry} from "../../contracts/interfaces/IEnclaveRegistry.sol";
+import {IGatewayRegistry} from "../../contracts/interfaces/IGatewayRegistry.sol";
+import {INodeRegistry} from "../../contracts/interfaces/INodeRegistry.sol";
+import {IObjectiveFaults} from "../../contracts/interfaces/IObjectiveFaults.sol";
 import {IReceiptLog} from "../../contracts/interfaces/IReceiptLog.sol";
 import {ISettlement} from "../../contracts/interfaces/ISettlement.sol";
 import {TypedData, Verdict} from "../../contracts/libraries/TypedData.sol";
@@ -10,8 +13,8 @@ import {Network} from "./support/Network.sol";
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
-/// @dev Another deployment's contract that claims this one's domain.
-contract ReceiptLogDouble {
+/// @dev Another deployment's receipt log or faults contract that claims this one's domain.
+contract ForeignDouble {
     bytes32 public immutable domainSeparator;
     address public immutable settlement;
 
@@ -75,7 +78,7 @@ contract ConstructionTest is Network {
         ISettlement.Config memory wanted = config(EVERYTHING_PPM, standardTimes());
         address future = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
         bytes32 separator = TypedData.domainSeparator(future);
-        wanted.receiptLog = IReceiptLog(address(new ReceiptLogDouble(separator, address(settlement))));
+        wanted.receiptLog = IReceiptLog(address(new ForeignDouble(separator, address(settlement))));
         reverts(abi.encodeWithSelector(ISettlement.WrongWiring.selector, address(wanted.receiptLog)));
         this.createSettlement(wanted);
     }
@@ -85,11 +88,27 @@ contract ConstructionTest is Network {
         ISettlement.Config memory wanted = config(EVERYTHING_PPM, standardTimes());
         address future = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 3);
         wanted.receiptLog = IReceiptLog(create(RECEIPT_LOG, abi.encode(future)));
-        ReceiptLogDouble other = new ReceiptLogDouble(TypedData.domainSeparator(future), future);
+        ForeignDouble other = new ForeignDouble(TypedData.domainSeparator(future), future);
         wanted.enclaveRegistry = IEnclaveRegistry(
             create(ENCLAVE_REGISTRY, abi.encode(manager, other, verifier, ADMIN_DELAY, EPOCH_LIFETIME))
         );
         reverts(abi.encodeWithSelector(ISettlement.WrongWiring.selector, address(wanted.enclaveRegistry)));
+        this.createSettlement(wanted);
+    }
+
+    /// @dev Else nobody could slash reserves, as Settlement obeys no other contract.
+    function test_AFaultsContractThatSlashesElsewhereIsRefused() external {
+        ISettlement.Config memory wanted = config(EVERYTHING_PPM, standardTimes());
+        address future = futureAddress(5);
+        wanted.receiptLog = IReceiptLog(create(RECEIPT_LOG, abi.encode(future)));
+        wanted.gatewayRegistry = IGatewayRegistry(create(GATEWAY_REGISTRY, abi.encode(future)));
+        bytes memory arguments = nodeRegistryArguments(future, futureAddress(2));
+        wanted.nodeRegistry = INodeRegistry(create(NODE_REGISTRY, arguments));
+        arguments = abi.encode(manager, wanted.receiptLog, verifier, ADMIN_DELAY, EPOCH_LIFETIME);
+        wanted.enclaveRegistry = IEnclaveRegistry(create(ENCLAVE_REGISTRY, arguments));
+        ForeignDouble other = new ForeignDouble(TypedData.domainSeparator(future), address(settlement));
+        wanted.faults = IObjectiveFaults(address(other));
+        reverts(abi.encodeWithSelector(ISettlement.WrongWiring.selector, address(other)));
         this.createSettlement(wanted);
     }
 
