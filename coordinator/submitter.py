@@ -23,8 +23,8 @@ from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.chain.transactor import Transactor
-from pinaivu.encoding import from_hex
-from pinaivu.errors import PinaivuError, TransportFailure
+from pinaivu.encoding import from_hex, parse_json
+from pinaivu.errors import InvalidEncoding, PinaivuError, TransportFailure
 from pinaivu.keyfiles import load_key
 from pinaivu.messages import Batch
 from pinaivu.typed_data import Signed, signed_from_json
@@ -86,8 +86,8 @@ class Submitter:
         try:
             answer = self._http.get(self._url + path)
             answer.raise_for_status()
-            return answer.json()
-        except (httpx.HTTPError, ValueError, RecursionError) as error:
+            return parse_json(answer.content)
+        except (httpx.HTTPError, InvalidEncoding) as error:
             raise LogUnavailable(f"{self._url}{path}: {error or type(error).__name__}") from error
 
 

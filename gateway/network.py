@@ -15,7 +15,7 @@ import trio
 from gateway.config import ModelFiles
 from gateway.ports import Epoch, ServedModel, UnknownParty
 from pinaivu.chain.client import ChainClient
-from pinaivu.encoding import to_hex
+from pinaivu.encoding import parse_json, to_hex
 from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportFailure
 from pinaivu.keys import address_of_point, peer_id_of_point, point_of_compressed
 from pinaivu.manifest import Manifest, Parameters
@@ -61,8 +61,8 @@ class LogServer:
         if answer is None:
             return None
         try:
-            found = answer.json()
-        except ValueError as error:
+            found = parse_json(answer.content)
+        except InvalidEncoding as error:
             raise LogUnreachable(f"{self._url}{path} gave no JSON") from error
         if not isinstance(found, dict):
             raise LogUnreachable(f"{self._url}{path} gave no JSON object")

@@ -105,8 +105,8 @@ def _bundle(
         url = f"{base.rstrip('/')}/v1/receipts/{request_id}/bundle"
         return _get(url, {"Authorization": f"Bearer {api_key}"}).content
     base = (log_url or f"http://127.0.0.1:{_ports(network).coordinator_http}").rstrip("/")
-    found = _get(f"{base}/receipts/{request_id}", {}).json()["receipts"]
-    gateways = {entry["receipt"]["message"]["gateway"] for entry in found}
+    found: Any = parse_json(_get(f"{base}/receipts/{request_id}", {}).content)
+    gateways = {entry["receipt"]["message"]["gateway"] for entry in found["receipts"]}
     if len(gateways) != 1:
         raise Misconfigured(f"{len(gateways)} gateways used this id: verify a bundle file instead")
     return _get(f"{base}/bundles/{gateways.pop()}/{request_id}", {}).content
