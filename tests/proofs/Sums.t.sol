@@ -3,6 +3,8 @@ pragma solidity 0.8.37;
 
 import {INodeRegistry} from "../../contracts/interfaces/INodeRegistry.sol";
 import {IReceiptLog} from "../../contracts/interfaces/IReceiptLog.sol";
+import {PackedRows} from "../../contracts/libraries/PackedRows.sol";
+import {Batch} from "../../contracts/libraries/TypedData.sol";
 import {LogFunds} from "../../contracts/settlement/LogFunds.sol";
 import {NodeCredits} from "../../contracts/settlement/NodeCredits.sol";
 import {PayerAccounts} from "../../contracts/settlement/PayerAccounts.sol";
@@ -11,28 +13,32 @@ import {SettlementBase} from "../../contracts/settlement/SettlementBase.sol";
 import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
-/// @dev The parts of Settlement that apply rows, with balances set from outside.
+/// @dev The parts of Settlement that apply rows, with accounts and reserve set from outside.
 contract RowsLedger is PayerAccounts, NodeCredits {
-    bytes32 private constant LOG = "log";
-    uint256 private constant ACCOUNTS_SLOT = 4; // one before Settlement's, which has the anchors at 0
+    uint256 private constant ACCOUNTS_SLOT = 5; // one before Settlement's, which has the anchors at 0
 
     constructor()
         SettlementBase(IERC20(address(0)), 3 days)
         AccessManaged(address(this))
-        LogFunds(IReceiptLog(address(0)), 7 days, 1 days, 1_000_000)
+        LogFunds(IReceiptLog(address(0)), address(0), 7 days, 1 days, 1_000_000)
         NodeCredits(INodeRegistry(address(0)))
     {}
 
-    function setBalance(address payer, uint96 amount) external {
-        bytes32 slot = keccak256(abi.encode(payer, keccak256(abi.encode(LOG, ACCOUNTS_SLOT))));
-        assembly ("memory-safe") {
-            sstore(slot, amount)
-        }
-        assert(this.accountOf(LOG, payer).balance == amount); // else the layout has changed
+    function setReserve(bytes32 logId, uint96 amount) external {
+        _reserves[logId].amount = amount;
     }
 
-    function debit(bytes calldata rows, uint96 reserve) external returns (Debits memory) {
-        return _debit(LOG, 1, rows, reserve);
+    /// @param word The account's whole slot: balance in the low 96 bits, the request above.
+    function setAccount(bytes32 logId, address payer, uint256 word) external {
+        bytes32 slot = _slotOf(logId, payer);
+        assembly ("memory-safe") {
+            sstore(slot, word)
+        }
+        assert(this.accountOf(logId, payer).balance == uint96(word)); // else the layout has changed
+    }
+
+    function debit(Batch calldata batch) external returns (Debits memory) {
+        return _debit(batch);
     }
 
     function credit(
@@ -42,58 +48,101 @@ contract RowsLedger is PayerAccounts, NodeCredits {
     ) external returns (uint256 total, uint256 credited) {
         return _credit(rows, backed, due);
     }
+
+    function reserveOf(bytes32 logId) external view returns (uint96) {
+        return _reserves[logId].amount;
+    }
+
+    function wordOf(bytes32 logId, address payer) external view returns (uint256 word) {
+        bytes32 slot = _slotOf(logId, payer);
+        assembly ("memory-safe") {
+            word := sload(slot)
+        }
+    }
+
+    function _slotOf(bytes32 logId, address payer) private pure returns (bytes32) {
+        return keccak256(abi.encode(payer, keccak256(abi.encode(logId, ACCOUNTS_SLOT))));
+    }
 }
 
-/// @title What the rows of a batch come to, for up to two payers and two nodes
-/// @dev For all balances, reserves and amounts. That the parties' slots differ is the solver's assumption
-/// about keccak256, as it is everybody's.
+/// @title What the rows of a batch come to, for up to three payers and two nodes
+/// @dev Halmos runs the compiled code on symbolic rows, accounts and reserve. That the parties' slots differ is
+/// the solver's assumption about keccak256, as it is everybody's. Not proven: events, and payers who are in
+/// debt already. Longer batches repeat the same loop body; that they do is tested.
 contract SumsProof {
-    address private constant ANNA = address(0xa000);
-    address private constant BERT = address(0xb000);
+    bytes32 private constant LOG = "log";
     RowsLedger private immutable LEDGER = new RowsLedger();
 
-    /// @dev What one payer's row takes, by the design: balance first, then reserve, then nothing.
-    struct Row {
-        uint256 taken;
+    /// @dev What debits should come to; `refusal` is the error, empty where all rows are accepted.
+    struct Outcome {
+        bytes refusal;
+        uint256 due;
         uint256 covered;
         uint256 uncovered;
+        uint256[] takenOf;
+        uint256[] coveredOf;
     }
 
-    function check_OneDebit(address payer, uint96 amount, uint96 balance, uint96 reserve) external {
-        if (payer == address(0) || amount == 0) return;
-        LEDGER.setBalance(payer, balance);
-        PayerAccounts.Debits memory debits = _debit(abi.encodePacked(payer, amount), reserve);
-        Row memory row = _row(amount, balance, reserve);
-        assert(debits.due == amount && debits.due == row.taken + row.covered + row.uncovered);
-        assert(debits.taken == row.taken && debits.covered == row.covered);
-        assert(debits.uncovered == row.uncovered);
-        assert(_balanceOf(payer) == balance - row.taken);
-        assert(_debtOf(payer) == row.covered);
+    function check_NoDebits(uint96 reserve) external {
+        _checkDebits(new uint256[](0), new uint256[](0), reserve);
     }
 
-    /// @dev Amounts to 65,535 only and of two fixed payers, as the solver gets lost in more: at full width one
-    /// row is proven above, and the reading of any parties apart.
-    function check_TwoDebits(
-        uint16[2] calldata amounts,
-        uint16[2] calldata balances,
+    /// @dev Every part of a row is refused, whether or not whole ones come before it.
+    function check_PartsOfDebits(bytes32 a, bytes31 b) external {
+        for (uint256 length = 1; length < 64; ++length) {
+            if (length == 32) continue;
+            bytes memory rows = abi.encodePacked(a, b);
+            assembly ("memory-safe") {
+                mstore(rows, length)
+            }
+            (bool success, bytes memory reason) = _debit(rows);
+            bytes memory expected = abi.encodeWithSelector(PackedRows.WrongRowsLength.selector, length);
+            assert(!success && keccak256(reason) == keccak256(expected));
+        }
+    }
+
+    function check_OneDebit(uint256 row, uint256 account, uint96 reserve) external {
+        (uint256[] memory rows, uint256[] memory accounts) = (new uint256[](1), new uint256[](1));
+        (rows[0], accounts[0]) = (row, account);
+        _checkDebits(rows, accounts, reserve);
+    }
+
+    function check_TwoDebits(uint256[2] calldata row, uint256[2] calldata account, uint96 reserve) external {
+        (uint256[] memory rows, uint256[] memory accounts) = (new uint256[](2), new uint256[](2));
+        for (uint256 i = 0; i < 2; ++i) {
+            (rows[i], accounts[i]) = (row[i], account[i]);
+        }
+        _checkDebits(rows, accounts, reserve);
+    }
+
+    /// @dev Any three parties, but amounts to 65,535 and no requests, as the solver gets lost in wider sums.
+    function check_ThreeDebits(
+        address[3] calldata payer,
+        uint16[3] calldata amount,
+        uint16[3] calldata balance,
         uint16 reserve
     ) external {
-        if (amounts[0] == 0 || amounts[1] == 0) return;
-        LEDGER.setBalance(ANNA, balances[0]);
-        LEDGER.setBalance(BERT, balances[1]);
-        bytes memory rows = abi.encodePacked(ANNA, uint96(amounts[0]), BERT, uint96(amounts[1]));
-        PayerAccounts.Debits memory debits = _debit(rows, reserve);
-        assert(debits.due == uint256(amounts[0]) + amounts[1]);
-        assert(debits.covered <= reserve);
-        assert(uint256(debits.taken) + debits.covered + debits.uncovered == debits.due);
-        assert(_balanceOf(ANNA) + _balanceOf(BERT) + debits.taken == uint256(balances[0]) + balances[1]);
-        assert(_debtOf(ANNA) + _debtOf(BERT) == debits.covered);
+        (uint256[] memory rows, uint256[] memory accounts) = (new uint256[](3), new uint256[](3));
+        for (uint256 i = 0; i < 3; ++i) {
+            rows[i] = (uint256(uint160(payer[i])) << 96) | amount[i];
+            accounts[i] = balance[i];
+        }
+        _checkDebits(rows, accounts, reserve);
     }
 
-    /// @dev Backed in full: every node gets its row, to the base unit.
-    function check_TwoCredits(address[2] calldata nodes, uint96[2] calldata amounts, uint256 due) external {
+    /// @dev Backed in full: the node gets its row, to the base unit.
+    function check_OneCredit(address node, uint96 amount, uint256 due) external {
+        if (node == address(0) || amount == 0) return;
+        (uint256 total, uint256 credited) = _credit(abi.encodePacked(node, amount), due, due);
+        assert(total == amount && credited == amount);
+        (uint128 credit, uint128 lifetime) = LEDGER.creditOf(node);
+        assert(credit == amount && lifetime == amount);
+    }
+
+    /// @dev Every node gets its own. Amounts to 65,535, for the solver's sake.
+    function check_TwoCredits(address[2] calldata nodes, uint16[2] calldata amounts, uint256 due) external {
         if (nodes[0] == address(0) || nodes[1] <= nodes[0] || amounts[0] == 0 || amounts[1] == 0) return;
-        bytes memory rows = abi.encodePacked(nodes[0], amounts[0], nodes[1], amounts[1]);
+        bytes memory rows = abi.encodePacked(nodes[0], uint96(amounts[0]), nodes[1], uint96(amounts[1]));
         (uint256 total, uint256 credited) = _credit(rows, due, due);
         assert(total == uint256(amounts[0]) + amounts[1] && credited == total);
         for (uint256 i = 0; i < 2; ++i) {
@@ -113,15 +162,105 @@ contract SumsProof {
         assert(credit == share && lifetime == share);
     }
 
-    /// @dev A revert would end a proof unnoticed, so it is made to fail it.
-    function _debit(bytes memory rows, uint96 reserve) private returns (PayerAccounts.Debits memory debits) {
-        try LEDGER.debit(rows, reserve) returns (PayerAccounts.Debits memory result) {
-            return result;
-        } catch {
-            assert(false);
+    /// @dev The code refuses what the specification refuses, with the same error, and else leaves the same sums,
+    /// accounts (the request above the balance untouched), debts and reserve.
+    function _checkDebits(uint256[] memory rows, uint256[] memory accounts, uint96 reserve) private {
+        if (!_fitTheLedger(accounts)) return;
+        Outcome memory expected = _specified(rows, accounts, reserve);
+        LEDGER.setReserve(LOG, reserve);
+        for (uint256 i = 0; i < rows.length; ++i) {
+            LEDGER.setAccount(LOG, _payer(rows[i]), accounts[i]);
+        }
+        (bool success, bytes memory result) = _debit(abi.encodePacked(rows));
+        assert(success == (expected.refusal.length == 0));
+        if (!success) {
+            assert(keccak256(result) == keccak256(expected.refusal));
+            return;
+        }
+        _checkSums(abi.decode(result, (PayerAccounts.Debits)), expected);
+        unchecked {
+            assert(LEDGER.reserveOf(LOG) == reserve - expected.covered);
+            for (uint256 i = 0; i < rows.length; ++i) {
+                address payer = _payer(rows[i]);
+                assert(LEDGER.wordOf(LOG, payer) == accounts[i] - expected.takenOf[i]);
+                assert(LEDGER.debtOf(LOG, payer) == expected.coveredOf[i]);
+            }
         }
     }
 
+    function _checkSums(PayerAccounts.Debits memory debits, Outcome memory expected) private pure {
+        assert(debits.due == expected.due);
+        assert(debits.covered == expected.covered);
+        assert(debits.uncovered == expected.uncovered);
+        unchecked {
+            assert(debits.taken == expected.due - expected.covered - expected.uncovered);
+        }
+    }
+
+    /// @dev By the design: balance first, then reserve, then nothing. Refused are the first row that is not
+    /// after the one before it or has no amount, and a sum from nowhere that has no 96 bits.
+    function _specified(
+        uint256[] memory rows,
+        uint256[] memory accounts,
+        uint256 reserve
+    ) private pure returns (Outcome memory outcome) {
+        outcome.takenOf = new uint256[](rows.length);
+        outcome.coveredOf = new uint256[](rows.length);
+        uint256 previous = 0;
+        unchecked {
+            for (uint256 i = 0; i < rows.length; ++i) {
+                outcome.refusal = _refusal(previous, rows[i]);
+                if (outcome.refusal.length != 0) return outcome;
+                previous = uint160(_payer(rows[i]));
+                (uint256 amount, uint256 balance) = (uint96(rows[i]), uint96(accounts[i]));
+                outcome.due += amount;
+                outcome.takenOf[i] = amount;
+                if (amount <= balance) continue;
+                outcome.takenOf[i] = balance;
+                uint256 gap = amount - balance;
+                uint256 left = reserve - outcome.covered;
+                outcome.coveredOf[i] = gap <= left ? gap : left;
+                outcome.covered += outcome.coveredOf[i];
+                outcome.uncovered += gap - outcome.coveredOf[i];
+                if (outcome.uncovered > type(uint96).max) {
+                    outcome.refusal = abi.encodeWithSignature("Panic(uint256)", 0x11);
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    function _refusal(uint256 previous, uint256 row) private pure returns (bytes memory) {
+        uint256 payer = uint160(_payer(row));
+        if (payer <= previous) {
+            return abi.encodeWithSelector(PackedRows.RowsNotAscending.selector, previous, payer);
+        }
+        if (uint96(row) == 0) return abi.encodeWithSelector(PackedRows.ZeroRow.selector, payer);
+        return "";
+    }
+
+    /// @dev All balances of a log together are its ledger's `assigned`, which has 96 bits.
+    function _fitTheLedger(uint256[] memory accounts) private pure returns (bool) {
+        uint256 assigned = 0;
+        unchecked {
+            for (uint256 i = 0; i < accounts.length; ++i) {
+                assigned += uint96(accounts[i]);
+            }
+        }
+        return assigned <= type(uint96).max;
+    }
+
+    function _payer(uint256 row) private pure returns (address) {
+        return address(uint160(row >> 96));
+    }
+
+    function _debit(bytes memory rows) private returns (bool, bytes memory) {
+        Batch memory batch;
+        (batch.logId, batch.sequence, batch.debits) = (LOG, 1, rows);
+        return address(LEDGER).call(abi.encodeCall(RowsLedger.debit, (batch)));
+    }
+
+    /// @dev A revert would end a proof unnoticed, so it is made to fail it.
     function _credit(bytes memory rows, uint256 backed, uint256 due) private returns (uint256, uint256) {
         try LEDGER.credit(rows, backed, due) returns (uint256 total, uint256 credited) {
             return (total, credited);
@@ -129,20 +268,5 @@ contract SumsProof {
             assert(false);
         }
         return (0, 0);
-    }
-
-    function _row(uint256 amount, uint256 balance, uint256 reserve) private pure returns (Row memory row) {
-        row.taken = amount < balance ? amount : balance;
-        uint256 gap = amount - row.taken;
-        row.covered = gap < reserve ? gap : reserve;
-        row.uncovered = gap - row.covered;
-    }
-
-    function _balanceOf(address payer) private view returns (uint256) {
-        return LEDGER.accountOf("log", payer).balance;
-    }
-
-    function _debtOf(address payer) private view returns (uint256) {
-        return LEDGER.debtOf("log", payer);
     }
 }
