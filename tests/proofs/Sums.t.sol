@@ -101,21 +101,29 @@ contract SumsProof {
         }
     }
 
+    /// @dev Every word of calldata, every account with its request, every reserve.
     function check_OneDebit(uint256 row, uint256 account, uint96 reserve) external {
         (uint256[] memory rows, uint256[] memory accounts) = (new uint256[](1), new uint256[](1));
         (rows[0], accounts[0]) = (row, account);
         _checkDebits(rows, accounts, reserve);
     }
 
-    function check_TwoDebits(uint256[2] calldata row, uint256[2] calldata account, uint96 reserve) external {
+    /// @dev Any two parties, but amounts to 65,535 and no requests, as the solver gets lost in wider sums.
+    function check_TwoDebits(
+        address[2] calldata payer,
+        uint16[2] calldata amount,
+        uint16[2] calldata balance,
+        uint16 reserve
+    ) external {
         (uint256[] memory rows, uint256[] memory accounts) = (new uint256[](2), new uint256[](2));
         for (uint256 i = 0; i < 2; ++i) {
-            (rows[i], accounts[i]) = (row[i], account[i]);
+            rows[i] = (uint256(uint160(payer[i])) << 96) | amount[i];
+            accounts[i] = balance[i];
         }
         _checkDebits(rows, accounts, reserve);
     }
 
-    /// @dev Any three parties, but amounts to 65,535 and no requests, as the solver gets lost in wider sums.
+    /// @dev Any three parties, within the same bounds.
     function check_ThreeDebits(
         address[3] calldata payer,
         uint16[3] calldata amount,
@@ -130,16 +138,7 @@ contract SumsProof {
         _checkDebits(rows, accounts, reserve);
     }
 
-    /// @dev Backed in full: the node gets its row, to the base unit.
-    function check_OneCredit(address node, uint96 amount, uint256 due) external {
-        if (node == address(0) || amount == 0) return;
-        (uint256 total, uint256 credited) = _credit(abi.encodePacked(node, amount), due, due);
-        assert(total == amount && credited == amount);
-        (uint128 credit, uint128 lifetime) = LEDGER.creditOf(node);
-        assert(credit == amount && lifetime == amount);
-    }
-
-    /// @dev Every node gets its own. Amounts to 65,535, for the solver's sake.
+    /// @dev Backed in full: every node gets its own row, to the base unit. Amounts to 65,535 as above.
     function check_TwoCredits(address[2] calldata nodes, uint16[2] calldata amounts, uint256 due) external {
         if (nodes[0] == address(0) || nodes[1] <= nodes[0] || amounts[0] == 0 || amounts[1] == 0) return;
         bytes memory rows = abi.encodePacked(nodes[0], uint96(amounts[0]), nodes[1], uint96(amounts[1]));
