@@ -364,10 +364,11 @@ async def test_a_batch_waits_for_who_refuses_or_is_away(place: Place, tmp_path: 
         await until(lambda: node.refusals > 1)
         assert _owed(place) == 2
         node.folder = tmp_path / "node"
-        await until(lambda: node.kept == [1])
+        await until(lambda: _owed(place) == 1)
+        assert node.kept == [1]
     async with peer(place, GATEWAY, wire.GATEWAY_PROTOCOL) as again:
         again.folder = tmp_path / "gateway"
         assert again.kept == []
         await again.hello()
-        await until(lambda: again.kept == [1])
         await until(lambda: _owed(place) == 0)
+        assert again.kept == [1]
