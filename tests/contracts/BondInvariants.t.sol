@@ -27,7 +27,7 @@ contract BondHandler is Evidence {
     function bond(uint256 who, bool byOther, uint96 amount) external {
         address node = nodeAt(who % NODES);
         (uint96 present, address funder, ) = nodeRegistry.bondOf(node);
-        if (present == 0) funder = byOther ? nodeAt((who + 1) % NODES) : node;
+        if (present == 0) funder = byOther ? nodeAt(((who % NODES) + 1) % NODES) : node;
         if (present == 0 && byOther) {
             vm.prank(node);
             nodeRegistry.allowFunder(node, funder);
