@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from pinaivu.batch_copies import BatchCopy
 from pinaivu.chain.calls import Calls
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
@@ -26,8 +27,6 @@ from pinaivu.chain.transactor import Transactor
 from pinaivu.encoding import from_hex, parse_json
 from pinaivu.errors import InvalidEncoding, PinaivuError, TransportFailure
 from pinaivu.keyfiles import load_key
-from pinaivu.messages import Batch
-from pinaivu.typed_data import Signed, signed_from_json
 
 _LOOK_EVERY_S = 0.25
 _logger = logging.getLogger(__name__)
@@ -53,26 +52,20 @@ class Submitter:
         """Submit what is next, if anything; the number of batches settled."""
         anchor = self._client.anchor(log_id)
         settled = 0
-        for signed, proof in self._published(anchor.sequence):
-            if signed.message.sequence != anchor.sequence + 1:
+        for copy in self._published(anchor.sequence):
+            if copy.batch.sequence != anchor.sequence + 1:
                 break
-            self._sender.send(self._calls.settle(signed, proof, anchor))
-            _logger.info("settled batch %d", signed.message.sequence)
+            self._sender.send(self._calls.settle(copy.signed, copy.consistency, anchor))
+            _logger.info("settled batch %d", copy.batch.sequence)
             anchor = self._client.anchor(log_id)
             settled += 1
         return settled
 
-    def _published(self, after: int) -> list[tuple[Signed[Batch], list[bytes]]]:
+    def _published(self, after: int) -> list[BatchCopy]:
         published = self._get(f"/batches?after={after}")
         try:
-            return [
-                (
-                    signed_from_json(Batch, entry["batch"]),
-                    [from_hex(value, 32) for value in entry["consistency"]],
-                )
-                for entry in published["batches"]
-            ]
-        except (KeyError, TypeError) as error:
+            return [BatchCopy.from_json(entry) for entry in published["batches"]]
+        except (KeyError, TypeError, InvalidEncoding) as error:
             raise LogUnavailable(f"{self._url}/batches gave no batches: {error!r}") from error
 
     def log_id(self) -> bytes:

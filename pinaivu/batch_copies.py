@@ -54,8 +54,10 @@ class BatchCopy(Struct, frozen=True):
     @classmethod
     def from_json(cls, document: Any) -> Self:
         """Read `to_json`, other members ignored; `InvalidEncoding` for what is none."""
-        if not isinstance(document, dict) or not isinstance(document.get("consistency"), list):
+        if not isinstance(document, dict):
             raise InvalidEncoding("a copy of a batch is an object with batch and consistency")
+        if not isinstance(document.get("consistency"), list):
+            raise InvalidEncoding("a consistency proof is a list of hashes")
         hashes = tuple(from_hex(value, HASH_BYTES) for value in document["consistency"])
         return cls(signed_from_json(Batch, document.get("batch")), hashes)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pinaivu.chain.calls import Call
 from pinaivu.chain.errors import RpcRefused
 from pinaivu.chain.rpc import JsonRpc
-from pinaivu.chain.words import from_hex, to_hex
+from pinaivu.chain.words import from_hex
 
 AccessList = tuple[tuple[bytes, tuple[bytes, ...]], ...]
 """Addresses and their slots, in the endpoint's order."""
@@ -29,9 +29,8 @@ def access_list(rpc: JsonRpc, sender: bytes, call: Call) -> AccessList:
     """
     if not call.wide:
         return ()
-    request = {"from": to_hex(sender), "to": to_hex(call.to), "data": to_hex(call.data)}
     try:
-        found: Mapping[str, Any] = rpc.call("eth_createAccessList", request, "pending")
+        found: Mapping[str, Any] = rpc.call("eth_createAccessList", call.request(sender), "pending")
     except RpcRefused:
         return ()
     entries = tuple(

@@ -16,6 +16,7 @@ from msgspec import Struct
 from pinaivu.chain.abi import load
 from pinaivu.chain.deployment import CONTRACTS, Deployment
 from pinaivu.chain.records import Anchor, ModelRecord
+from pinaivu.chain.words import to_hex
 from pinaivu.messages import (
     Batch,
     Checkpoint,
@@ -42,6 +43,17 @@ class Call:
     data: bytes
     value: int = 0
     wide: bool = False
+
+    def request(self, sender: bytes | None = None) -> dict[str, str]:
+        """The call as JSON-RPC methods that run or estimate it take it; from nobody by default."""
+        fields = {"data": to_hex(self.data)}
+        if sender is not None:
+            fields["from"] = to_hex(sender)
+        if self.to:
+            fields["to"] = to_hex(self.to)
+        if self.value:
+            fields["value"] = hex(self.value)
+        return fields
 
 
 class _Target:

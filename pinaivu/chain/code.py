@@ -6,16 +6,15 @@ believed. That says what the code is, not that it is good, and nothing about sto
 """
 
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Final
 
 from pinaivu.chain.abi import WORD_BYTES, ContractAbi, load
 from pinaivu.chain.deployment import Deployment
 from pinaivu.codes import Role
+from pinaivu.encoding import Tag, tagged_hash
 from pinaivu.errors import PeerFault
 
 _MODEL_ID: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/@+-"
-_PCR_TAG: Final = b"pnv1:pcr"
 _PCR_BYTES: Final = 48
 _WIRED: Final = {
     "TOKEN": "token",
@@ -106,4 +105,4 @@ def _word(number: int) -> bytes:
 
 def _debug_measurement() -> bytes:
     """The digest of three all-zero registers, as `EnclaveRegistry` computes it."""
-    return sha256(_PCR_TAG.ljust(16, b"\0") + bytes(3 * _PCR_BYTES)).digest()
+    return tagged_hash(Tag.PCR, bytes(3 * _PCR_BYTES))

@@ -1,13 +1,13 @@
 """What a transaction may cost: gas limits by estimate, fees by the latest block (EIP-1559)."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pinaivu.chain.calls import Call
 from pinaivu.chain.errors import CallTooLarge, RpcRefused
 from pinaivu.chain.refusals import meaning
 from pinaivu.chain.rpc import JsonRpc
-from pinaivu.chain.words import quantity, to_hex
+from pinaivu.chain.words import quantity
 
 TX_GAS_CAP: Final = 1 << 24  # EIP-7825
 
@@ -52,14 +52,9 @@ class FeePolicy:
 
 def gas_limit(rpc: JsonRpc, sender: bytes, call: Call, policy: FeePolicy) -> int:
     """Estimate plus margin, within the cap of one transaction; see `Transactor.submit`'s errors."""
-    request: dict[str, Any] = {"from": to_hex(sender), "data": to_hex(call.data)}
-    if call.to:
-        request["to"] = to_hex(call.to)
-    if call.value:
-        request["value"] = hex(call.value)
     try:
         # On top of what is pending, so that calls which build on each other can be submitted.
-        estimate = quantity(rpc.call("eth_estimateGas", request, "pending"))
+        estimate = quantity(rpc.call("eth_estimateGas", call.request(sender), "pending"))
     except RpcRefused as refused:
         raise meaning(call.what, refused) from refused
     if estimate > TX_GAS_CAP:

@@ -17,16 +17,14 @@ refuses with an error of its own, and nothing here says that the rows are what r
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pinaivu.chain.abi import load
 from pinaivu.chain.calls import Call, Calls
 from pinaivu.chain.client import ChainClient
+from pinaivu.chain.events import LogReader
 from pinaivu.chain.records import Anchor
 from pinaivu.chain.transactor import TxOutcome
-from pinaivu.chain.words import from_hex
 from pinaivu.errors import PeerFault
 from pinaivu.merkle.proofs import InvalidProof, verify_consistency
 from pinaivu.messages import Batch
-from pinaivu.settlement import ROW_BYTES
 from pinaivu.typed_data import Signed
 
 ProofSource = Callable[[int, int], Sequence[bytes]]
@@ -141,19 +139,11 @@ def _require_epoch(client: ChainClient, batch: Signed[Batch]) -> None:
         )
 
 
-def shortfalls(outcome: TxOutcome) -> list[Shortfall]:
+def shortfalls(client: ChainClient, outcome: TxOutcome) -> list[Shortfall]:
     """The payers of a settled batch that had too little."""
-    event = load("Settlement").event("PayerShort")
-    found = []
-    for log in outcome.logs:
-        topics = [from_hex(topic) for topic in log["topics"]]
-        if topics[:1] == [event.topic]:
-            said = event.decode_log(topics, from_hex(log["data"]))
-            found.append(Shortfall(said["payer"], said["covered"], said["uncovered"]))
-    return found
-
-
-def row_total(rows: bytes) -> tuple[int, int]:
-    """How many rows there are, and the sum of their amounts."""
-    starts = range(0, len(rows), ROW_BYTES)
-    return len(starts), sum(int.from_bytes(rows[at + 20 : at + ROW_BYTES]) for at in starts)
+    events = LogReader.of(client.rpc, client.deployment).decode(outcome.logs)
+    return [
+        Shortfall(*(event.arguments[name] for name in ("payer", "covered", "uncovered")))
+        for event in events
+        if event.name == "PayerShort"
+    ]

@@ -271,7 +271,7 @@ class Transactor:
 
     def _why(self, call: Call, outcome: TxOutcome) -> Reverted:
         """Replay a failed call on the state before its block; the reason may have changed."""
-        request = {"from": to_hex(self.address), "to": to_hex(call.to), "data": to_hex(call.data)}
+        request = call.request(self.address)
         try:
             self._rpc.call("eth_call", request, hex(outcome.block_number - 1))
         except RpcRefused as refused:

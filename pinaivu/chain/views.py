@@ -55,9 +55,8 @@ def read_many(
 
 def simulate(rpc: JsonRpc, call: Call) -> None:
     """Run a call at the head without sending it, from nobody; `Reverted` where it would fail."""
-    asked = {"to": to_hex(call.to), "data": to_hex(call.data)}
     try:
-        rpc.call("eth_call", asked, "latest")
+        rpc.call("eth_call", call.request(), "latest")
     except RpcRefused as refused:
         raise meaning(call.what, refused) from refused
 

@@ -7,19 +7,21 @@ from typing import Any
 import click
 import httpx
 
+from pinaivu.batch_copies import BatchCopy
 from pinaivu.chain.calls import Calls
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.fees import FeePolicy, gas_limit
-from pinaivu.chain.submission import Submission, prepare, row_total, shortfalls
+from pinaivu.chain.submission import Submission, prepare, shortfalls
 from pinaivu.chain.transactor import Transactor, TxOutcome
 from pinaivu.cli.place import network_options, open_chain, tokens
-from pinaivu.encoding import from_hex, parse_json
+from pinaivu.encoding import parse_json
 from pinaivu.errors import InvalidEncoding, Misconfigured, TransportFailure
 from pinaivu.keyfiles import read_key
 from pinaivu.keys import checksum
 from pinaivu.merkle.tiled import TiledTree
 from pinaivu.merkle.tiles import Tile
 from pinaivu.messages import Batch
+from pinaivu.settlement import unpack_rows
 from pinaivu.typed_data import Signed, signed_from_bytes, signed_from_json
 
 Published = tuple[Signed[Batch], list[bytes] | None]
@@ -72,7 +74,7 @@ def command(
             click.echo(f"batch {signed.message.sequence} can be settled now, for {gas} gas")
             return  # the next ones build on it
         outcome = sender.send(call)
-        _tell(signed.message, outcome)
+        _tell(client, signed.message, outcome)
 
 
 def _unsettled(client: ChainClient, published: Sequence[Published]) -> list[Published]:
@@ -101,16 +103,15 @@ def _prepared(
     return prepare(client, signed, find)
 
 
-def _tell(batch: Batch, outcome: TxOutcome) -> None:
-    payers, due = row_total(batch.debits)
-    nodes, credit = row_total(batch.credits)
+def _tell(client: ChainClient, batch: Batch, outcome: TxOutcome) -> None:
+    debits, credits_ = unpack_rows(batch.debits), unpack_rows(batch.credits)
     cost = outcome.gas_used * outcome.gas_price
     click.echo(f"settled     batch {batch.sequence} of log 0x{batch.log_id.hex()}")
     click.echo(f"leaves      {batch.prev_size} to {batch.new_size - 1}")
-    click.echo(f"debits      {tokens(due)} from {payers} payers")
-    click.echo(f"credits     {tokens(credit)} to {nodes} nodes")
+    click.echo(f"debits      {tokens(sum(debits.values()))} from {len(debits)} payers")
+    click.echo(f"credits     {tokens(sum(credits_.values()))} to {len(credits_)} nodes")
     click.echo(f"fees        {tokens(batch.fees)}")
-    for gap in shortfalls(outcome):
+    for gap in shortfalls(client, outcome):
         click.echo(
             f"short       {checksum(gap.payer)}: reserve lent {tokens(gap.covered)},"
             f" unpaid {tokens(gap.uncovered)}"
@@ -165,11 +166,10 @@ def _entries(document: Any) -> list[Published]:
         return [entry for part in document["batches"] for entry in _entries(part)]
     if "batch" not in document:
         return [(signed_from_json(Batch, document), None)]
-    hashes = document.get("consistency")
-    if not isinstance(hashes, list | None):
-        raise InvalidEncoding("a consistency proof is a list of hashes")
-    proof = None if hashes is None else [from_hex(value, 32) for value in hashes]
-    return [(signed_from_json(Batch, document["batch"]), proof)]
+    if document.get("consistency") is None:
+        return [(signed_from_json(Batch, document["batch"]), None)]
+    copy = BatchCopy.from_json(document)
+    return [(copy.signed, list(copy.consistency))]
 
 
 def _tile(source: str, tile: Tile) -> bytes:
