@@ -122,10 +122,7 @@ class GasNetwork:
         senders = {to_hex(sender) for sender, _ in steps}
         self.rpc.batch([("anvil_setBalance", [sender, hex(10**20)]) for sender in sorted(senders)])
         gas = hex(_SET_UP_GAS)
-        requests = [
-            {"from": to_hex(sender), "to": to_hex(call.to), "data": to_hex(call.data), "gas": gas}
-            for sender, call in steps
-        ]
+        requests = [{**call.request(sender), "gas": gas} for sender, call in steps]
         hashes = self.rpc.batch([("eth_sendTransaction", [request]) for request in requests])
         self.rpc.call("evm_mine")
         for receipt in self.rpc.batch([("eth_getTransactionReceipt", [sent]) for sent in hashes]):

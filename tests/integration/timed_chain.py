@@ -21,7 +21,7 @@ from pinaivu.chain.records import Anchor
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.chain.transactor import Transactor
 from pinaivu.chain.views import View, view
-from pinaivu.chain.words import from_hex, quantity, to_hex
+from pinaivu.chain.words import from_hex, quantity
 from pinaivu.codes import Role
 from pinaivu.keys import SecretKey
 from pinaivu.merkle.hashing import leaf_hash
@@ -63,9 +63,7 @@ class TimedChain:
         if sender not in self._funded:
             fund(self.rpc, sender)
             self._funded.add(sender)
-        request = {"from": to_hex(sender), "data": to_hex(call.data), "gas": hex(GAS)}
-        if call.to:
-            request["to"] = to_hex(call.to)
+        request = {**call.request(sender), "gas": hex(GAS)}
         self.rpc.call("evm_setNextBlockTimestamp", at)
         tx_hash = self.rpc.call("eth_sendTransaction", request)
         receipt: dict[str, Any] | None = None
