@@ -65,12 +65,13 @@ contract RowsLedger is PayerAccounts, NodeCredits {
     }
 }
 
-/// @title What the rows of a batch come to, for up to three payers and two nodes
-/// @dev Halmos runs the compiled code on symbolic rows, accounts and reserve. That the parties' slots differ is
-/// the solver's assumption about keccak256, as it is everybody's. Not proven: events, and payers who are in
-/// debt already. Longer batches repeat the same loop body; that they do is tested.
+/// @title What the rows of a batch come to
+/// @dev Halmos runs the compiled code on symbolic rows, accounts and reserve, all at full width: one debit
+/// against the specification, two against one and one, two credits. Longer batches repeat the same loop body;
+/// that they do is tested. Not proven: events, and payers who are in debt already.
 contract SumsProof {
     bytes32 private constant LOG = "log";
+    bytes32 private constant OTHER = "other";
     RowsLedger private immutable LEDGER = new RowsLedger();
 
     /// @dev What debits should come to; `refusal` is the error, empty where all rows are accepted.
@@ -95,7 +96,7 @@ contract SumsProof {
             assembly ("memory-safe") {
                 mstore(rows, length)
             }
-            (bool success, bytes memory reason) = _debit(rows);
+            (bool success, bytes memory reason) = _debit(LOG, rows);
             bytes memory expected = abi.encodeWithSelector(PackedRows.WrongRowsLength.selector, length);
             assert(!success && keccak256(reason) == keccak256(expected));
         }
@@ -108,44 +109,37 @@ contract SumsProof {
         _checkDebits(rows, accounts, reserve);
     }
 
-    /// @dev Any two parties, but amounts to 65,535 and no requests, as the solver gets lost in wider sums.
-    function check_TwoDebits(
-        address[2] calldata payer,
-        uint16[2] calldata amount,
-        uint16[2] calldata balance,
-        uint16 reserve
+    /// @dev Every order of two parties, refused or accepted; what they owe and have is one case of many.
+    function check_TwoPayers(address[2] calldata payer) external {
+        (uint256[] memory rows, uint256[] memory accounts) = (new uint256[](2), new uint256[](2));
+        for (uint256 i = 0; i < 2; ++i) {
+            rows[i] = (uint256(uint160(payer[i])) << 96) | (i + 2);
+            accounts[i] = 1;
+        }
+        _checkDebits(rows, accounts, 2);
+    }
+
+    /// @dev Every amount, account with its request, and reserve.
+    function check_TwoDebitsAreOneAndOne(
+        uint96[2] calldata amount,
+        uint256[2] calldata account,
+        uint96 reserve
     ) external {
         (uint256[] memory rows, uint256[] memory accounts) = (new uint256[](2), new uint256[](2));
         for (uint256 i = 0; i < 2; ++i) {
-            rows[i] = (uint256(uint160(payer[i])) << 96) | amount[i];
-            accounts[i] = balance[i];
+            (rows[i], accounts[i]) = (((i + 1) << 96) | amount[i], account[i]);
         }
-        _checkDebits(rows, accounts, reserve);
+        _checkDebitsAreTheirParts(rows, accounts, reserve);
     }
 
-    /// @dev Any three parties, within the same bounds.
-    function check_ThreeDebits(
-        address[3] calldata payer,
-        uint16[3] calldata amount,
-        uint16[3] calldata balance,
-        uint16 reserve
-    ) external {
-        (uint256[] memory rows, uint256[] memory accounts) = (new uint256[](3), new uint256[](3));
-        for (uint256 i = 0; i < 3; ++i) {
-            rows[i] = (uint256(uint160(payer[i])) << 96) | amount[i];
-            accounts[i] = balance[i];
-        }
-        _checkDebits(rows, accounts, reserve);
-    }
-
-    /// @dev Backed in full: every node gets its own row, to the base unit. Amounts to 65,535 as above.
-    function check_TwoCredits(address[2] calldata nodes, uint16[2] calldata amounts, uint256 due) external {
-        if (nodes[0] == address(0) || nodes[1] <= nodes[0] || amounts[0] == 0 || amounts[1] == 0) return;
-        bytes memory rows = abi.encodePacked(nodes[0], uint96(amounts[0]), nodes[1], uint96(amounts[1]));
+    /// @dev Backed in full: every node gets its own row, to the base unit.
+    function check_TwoCredits(uint96[2] calldata amounts, uint256 due) external {
+        if (amounts[0] == 0 || amounts[1] == 0) return;
+        bytes memory rows = abi.encodePacked(address(1), amounts[0], address(2), amounts[1]);
         (uint256 total, uint256 credited) = _credit(rows, due, due);
         assert(total == uint256(amounts[0]) + amounts[1] && credited == total);
         for (uint256 i = 0; i < 2; ++i) {
-            (uint128 credit, uint128 lifetime) = LEDGER.creditOf(nodes[i]);
+            (uint128 credit, uint128 lifetime) = LEDGER.creditOf(address(uint160(i + 1)));
             assert(credit == amounts[i] && lifetime == amounts[i]);
         }
     }
@@ -166,11 +160,8 @@ contract SumsProof {
     function _checkDebits(uint256[] memory rows, uint256[] memory accounts, uint96 reserve) private {
         if (!_fitTheLedger(accounts)) return;
         Outcome memory expected = _specified(rows, accounts, reserve);
-        LEDGER.setReserve(LOG, reserve);
-        for (uint256 i = 0; i < rows.length; ++i) {
-            LEDGER.setAccount(LOG, _payer(rows[i]), accounts[i]);
-        }
-        (bool success, bytes memory result) = _debit(abi.encodePacked(rows));
+        _setUp(LOG, rows, accounts, reserve);
+        (bool success, bytes memory result) = _debit(LOG, abi.encodePacked(rows));
         assert(success == (expected.refusal.length == 0));
         if (!success) {
             assert(keccak256(result) == keccak256(expected.refusal));
@@ -184,6 +175,69 @@ contract SumsProof {
                 assert(LEDGER.wordOf(LOG, payer) == accounts[i] - expected.takenOf[i]);
                 assert(LEDGER.debtOf(LOG, payer) == expected.coveredOf[i]);
             }
+        }
+    }
+
+    /// @dev Rows debited in one batch leave what they leave in two, the last row being the second.
+    function _checkDebitsAreTheirParts(
+        uint256[] memory rows,
+        uint256[] memory accounts,
+        uint256 reserve
+    ) private {
+        if (!_fitTheLedger(accounts)) return;
+        _setUp(LOG, rows, accounts, reserve);
+        _setUp(OTHER, rows, accounts, reserve);
+        (bytes memory first, bytes memory last) = _split(abi.encodePacked(rows));
+        (bool success, bytes memory result) = _debit(LOG, bytes.concat(first, last));
+        (bool successOfFirst, bytes memory resultOfFirst) = _debit(OTHER, first);
+        if (!successOfFirst) {
+            assert(!success && keccak256(result) == keccak256(resultOfFirst));
+            return;
+        }
+        (bool successOfLast, bytes memory resultOfLast) = _debit(OTHER, last);
+        if (!successOfLast) {
+            assert(!success && keccak256(result) == keccak256(resultOfLast));
+            return;
+        }
+        PayerAccounts.Debits memory a = abi.decode(resultOfFirst, (PayerAccounts.Debits));
+        PayerAccounts.Debits memory b = abi.decode(resultOfLast, (PayerAccounts.Debits));
+        unchecked {
+            uint256 uncovered = uint256(a.uncovered) + b.uncovered;
+            assert(success == (uncovered <= type(uint96).max));
+            if (!success) return;
+            PayerAccounts.Debits memory whole = abi.decode(result, (PayerAccounts.Debits));
+            assert(whole.due == a.due + b.due);
+            assert(whole.taken == a.taken + b.taken);
+            assert(whole.covered == a.covered + b.covered);
+            assert(whole.uncovered == uncovered);
+        }
+        assert(LEDGER.reserveOf(LOG) == LEDGER.reserveOf(OTHER));
+        for (uint256 i = 0; i < rows.length; ++i) {
+            address payer = _payer(rows[i]);
+            assert(LEDGER.wordOf(LOG, payer) == LEDGER.wordOf(OTHER, payer));
+            assert(LEDGER.debtOf(LOG, payer) == LEDGER.debtOf(OTHER, payer));
+        }
+    }
+
+    function _setUp(
+        bytes32 logId,
+        uint256[] memory rows,
+        uint256[] memory accounts,
+        uint256 reserve
+    ) private {
+        LEDGER.setReserve(logId, uint96(reserve));
+        for (uint256 i = 0; i < rows.length; ++i) {
+            LEDGER.setAccount(logId, _payer(rows[i]), accounts[i]);
+        }
+    }
+
+    function _split(bytes memory rows) private pure returns (bytes memory first, bytes memory last) {
+        last = new bytes(32);
+        uint256 count = rows.length / 32;
+        first = new bytes(rows.length - 32);
+        assembly ("memory-safe") {
+            mcopy(add(first, 32), add(rows, 32), mul(32, sub(count, 1)))
+            mstore(add(last, 32), mload(add(rows, mul(32, count))))
         }
     }
 
@@ -253,9 +307,9 @@ contract SumsProof {
         return address(uint160(row >> 96));
     }
 
-    function _debit(bytes memory rows) private returns (bool, bytes memory) {
+    function _debit(bytes32 logId, bytes memory rows) private returns (bool, bytes memory) {
         Batch memory batch;
-        (batch.logId, batch.sequence, batch.debits) = (LOG, 1, rows);
+        (batch.logId, batch.sequence, batch.debits) = (logId, 1, rows);
         return address(LEDGER).call(abi.encodeCall(RowsLedger.debit, (batch)));
     }
 
