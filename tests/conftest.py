@@ -12,7 +12,9 @@ import hypothesis
 import pytest
 
 REQUIRE_ALL: Final = "PINAIVU_REQUIRE_ALL"
-hypothesis.settings.register_profile("deep", max_examples=2000)
+hypothesis.settings.register_profile("default", deadline=None)  # no test is about time
+hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile("default")
 _NEEDED: Final = ("chain", "database", "browser", "netns", "engine", "e2e")
 
 

@@ -257,8 +257,8 @@ async def test_a_slow_party_delays_nobody(database: FaultyDatabase) -> None:
         await mine(world)
         await receipt(world, 2)
         await close_batch(world)
-        await until(lambda: parties.sequences(node) == [1, 2])
-        assert owed(world) == {THE_GATEWAY: [1, 2]}
+        await until(lambda: owed(world) == {THE_GATEWAY: [1, 2]})
+    assert parties.sequences(node) == [1, 2]
 
 
 async def test_nothing_is_owed_once_it_is_final(database: FaultyDatabase) -> None:
