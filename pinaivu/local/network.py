@@ -182,9 +182,13 @@ class Network:
             "peer_key_file": str(self.folder.key_path("gateway-peer")),
             "rpc_url": self.chain.process.url,
             "deployment_file": str(self.folder.deployment),
-            "log_id": to_hex(self.log_id),
-            "coordinator": f"/ip4/127.0.0.1/tcp/{self.ports.coordinator_p2p}",
-            "log_url": self.log_url,
+            "logs": [
+                {
+                    "log_id": to_hex(self.log_id),
+                    "url": self.log_url,
+                    "coordinator": f"/ip4/127.0.0.1/tcp/{self.ports.coordinator_p2p}",
+                }
+            ],
             "models": [
                 {
                     "name": MODEL,

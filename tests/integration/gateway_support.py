@@ -21,7 +21,7 @@ from gateway.config import Limits
 from gateway.drafts import Identity
 from gateway.outbox import Pace
 from gateway.ports import Epoch, UnknownParty
-from gateway.service import Sources, open_gateway, run_http
+from gateway.service import LogPorts, Sources, open_gateway, run_http
 from gateway.surface import Gateway
 from pinaivu.keys import SecretKey, peer_id_of_point
 from pinaivu.messages import Grant, Receipt
@@ -117,7 +117,7 @@ class Network:
     async def receipt(self) -> Receipt:
         """The one job's receipt, as the gateway stored it."""
         await until(lambda: self.coordinator.only.receipt is not None)
-        await until(lambda: self.gateway.outbox.waiting == 0)
+        await until(lambda: self.gateway.logs.waiting == 0)
         row = await self.gateway.ledger.found_receipt(self.coordinator.only.job.message.job_id)
         assert row is not None
         assert row.problem is None, row.problem
@@ -206,13 +206,11 @@ async def network(
     async with (
         open_host(keys.gateway_peer, ["/ip4/127.0.0.1/tcp/0"]) as host,
         open_gateway(
-            identity=Identity(keys.gateway, DOMAIN, LOG),
+            identity=Identity(keys.gateway, DOMAIN),
             database=database,
             batches=folder / "batches",
             host=host,
-            registry=registry,
-            coordinator=address,
-            public_log=log,
+            logs=[LogPorts(log_id=LOG, registry=registry, coordinator=address, public=log)],
             models={MODEL: model()},
             limits=limits,
             sources=sources(),
@@ -223,7 +221,7 @@ async def network(
         binds = await nursery.start(_run_http, gateway)
         for node in nodes:
             nursery.start_soon(node.run, host.addresses()[0])
-        await until(lambda: gateway.desk.market.connected)
+        await until(lambda: bool(gateway.logs.connected))
         await until(lambda: all(gateway.desk.pool.count(node.peer) for node in nodes))
         yield Network(keys, gateway, scripted, nodes, log, binds[0], new.secret, url)
         nursery.cancel_scope.cancel()
