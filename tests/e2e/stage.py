@@ -92,7 +92,8 @@ class Stage:
             return found[0].message if found and found[1] == "final" else None
 
         receipt = until(f"{request_id} is final on chain", look)
-        public = httpx.get(f"{self.network.log_url}/receipts/{request_id}", timeout=30).json()
+        (log,) = (log for log in self.network.logs if log.log_id == receipt.log_id)
+        public = httpx.get(f"{log.url}/receipts/{request_id}", timeout=30).json()
         assert len(public["receipts"]) == 1
         return receipt
 

@@ -7,7 +7,7 @@
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,8 +171,12 @@ async def network(
     key: dict[str, Any] | None = None,
     keys: Keys | None = None,
     coordinator: tuple[ScriptedCoordinator, Host] | None = None,
+    further: Sequence[tuple[ScriptedCoordinator, Host]] = (),
 ) -> AsyncGenerator[Network]:
-    """A running gateway, coordinator and one node for each script, ranked in that order."""
+    """A running gateway, coordinator and one node for each script, ranked in that order.
+
+    `further` are coordinators of other logs, for a key with a payer at each.
+    """
     keys = keys or Keys()
     if coordinator is None:
         async with (
@@ -183,25 +187,24 @@ async def network(
         ):
             yield inner
         return
-    scripted, coordinator_host = coordinator
-    registry, log = FixedRegistry(keys), FixedLog()
+    coordinators, log = [coordinator, *further], FixedLog()
     nodes = [ScriptedNode(script) for script in scripts]
-    registry.peers = {node.key.address: node.peer for node in nodes}
-    scripted.line = [node.key.address for node in nodes]
+    peers = {node.key.address: node.peer for node in nodes}
     url = f"sqlite:///{folder / 'gateway.db'}"
     database = open_database(url, "gateway")
-    add_grant(database, DOMAIN, signed_grant(keys, now_ms()), now_ms())
+    for scripted, _ in coordinators:
+        scripted.line = list(peers)
+        grant = signed_grant(scripted.keys, now_ms(), log_id=scripted.log_id)
+        add_grant(database, DOMAIN, grant, now_ms())
     new = create_key(
         database,
         payer=keys.payer.address,
+        further_payers=[scripted.keys.payer.address for scripted, _ in further],
         label="test",
         random=os.urandom,
         now_ms=now_ms(),
         **key or {},
     )
-
-    async def address() -> str:
-        return coordinator_host.addresses()[0]
 
     async with (
         open_host(keys.gateway_peer, ["/ip4/127.0.0.1/tcp/0"]) as host,
@@ -210,7 +213,7 @@ async def network(
             database=database,
             batches=folder / "batches",
             host=host,
-            logs=[LogPorts(log_id=LOG, registry=registry, coordinator=address, public=log)],
+            logs=[_log_ports(*listening, peers, log) for listening in coordinators],
             models={MODEL: model()},
             limits=limits,
             sources=sources(),
@@ -221,11 +224,21 @@ async def network(
         binds = await nursery.start(_run_http, gateway)
         for node in nodes:
             nursery.start_soon(node.run, host.addresses()[0])
-        await until(lambda: bool(gateway.logs.connected))
+        await until(lambda: len(gateway.logs.connected) == len(coordinators))
         await until(lambda: all(gateway.desk.pool.count(node.peer) for node in nodes))
-        yield Network(keys, gateway, scripted, nodes, log, binds[0], new.secret, url)
+        yield Network(keys, gateway, coordinator[0], nodes, log, binds[0], new.secret, url)
         nursery.cancel_scope.cancel()
     database.close()
+
+
+def _log_ports(
+    scripted: ScriptedCoordinator, host: Host, peers: dict[bytes, PeerId], log: FixedLog
+) -> LogPorts:
+    async def address() -> str:
+        return host.addresses()[0]
+
+    registry = FixedRegistry(scripted.keys, peers)
+    return LogPorts(log_id=scripted.log_id, registry=registry, coordinator=address, public=log)
 
 
 async def _run_http(gateway: Gateway, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
