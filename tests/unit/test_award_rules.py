@@ -90,6 +90,15 @@ async def test_no_next_rank_after_the_deadline(world: World) -> None:
     assert await _refused(world.desk.award_next(job, failed)) == "no_node_left"
 
 
+async def test_a_node_that_filled_up_since_the_auction_is_passed_over(world: World) -> None:
+    """Its slot went to another job; the transcript's second is not the next to be awarded."""
+    first = await world.awarded(1)
+    other = await world.awarded(2)
+    assert other.message.node == NODES[1].address
+    second = await _next(world, first)
+    assert (second.message.rank, second.message.node) == (2, NODES[2].address)
+
+
 async def test_no_next_rank_of_an_ended_epoch(world: World) -> None:
     """After a restart the transcript's entrants are gone: nobody could show who is next."""
     award = await world.awarded()
