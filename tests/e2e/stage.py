@@ -107,6 +107,10 @@ class Stage:
         """Rows of the gateway's database."""
         return _rows(self.network.folder.root / "databases" / "gateway.db", query, parameters)
 
+    def node_rows(self, name: str, query: str, *parameters: Any) -> list[Any]:
+        """Rows of a node's database."""
+        return _rows(self.network.folder.root / "databases" / f"{name}.db", query, parameters)
+
     def newest_job(self) -> str | None:
         """The request id of the newest job the gateway knows."""
         found = self.gateway_rows("SELECT job_id FROM request ORDER BY created_ms DESC LIMIT 1")

@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,14 @@ from uuid import UUID
 
 import httpx
 import pytest
+from openai import InternalServerError
 
+from pinaivu.codes import Reason
+from pinaivu.encoding import to_hex
 from pinaivu.local.chain import DEPOSIT
 from pinaivu.local.logs import LocalLog
-from pinaivu.messages import Job, Receipt
+from pinaivu.local.payer import new_api_key
+from pinaivu.messages import Completion, Job, Receipt
 from pinaivu.typed_data import signed_from_bytes
 from tests.e2e.audit import PublicLog
 from tests.e2e.stage import Stage, request_id_of, until
@@ -145,6 +150,62 @@ def test_requests_move_to_the_second_log_and_nothing_is_spent_twice(
         _require_debited(stage, log)
         ours = next(r for r in receipts if r.log_id == log.log_id and r.total)
         _require_verified(stage, ours, tmp_path)
+
+
+def test_two_coordinators_never_book_a_slot_twice(double_stage: Stage) -> None:
+    """Both sell the two slots of one node at once, each its own: both are used, none twice.
+
+    When an order began and ended is in the node's completions; who finds no slot gets a 503 and
+    asks again, and no award is ever refused for want of a slot.
+    """
+    stage, (name, slots) = double_stage, ("node-1", 2)
+    rows = "SELECT log_id, signed FROM completion"
+    before = len(stage.node_rows(name, rows))
+    known = {row[0] for row in stage.gateway_rows("SELECT job_id FROM request")}
+    until("the gateway is connected to both logs", lambda: _connected(stage))
+    node = to_hex(stage.network.folder.key(name).address)
+    only: dict[str, object] = {"pinaivu": {"allow": [node]}}
+
+    def ask(log: LocalLog) -> None:
+        key = new_api_key(stage.network.folder, log.payer, [log.payer])
+        customer = Stage(stage.network, key)
+        for _ in range(ENOUGH):
+            until("a slot is free", lambda: _served(customer, only))
+
+    with ThreadPoolExecutor() as pool:
+        customers = [pool.submit(ask, log) for log in stage.network.logs for _ in range(AT_ONCE)]
+        for customer in customers:
+            customer.result()
+
+    receipts = _receipts_since(stage, known)
+    results = {segment.result for receipt in receipts for segment in receipt.segments}
+    assert results == {Reason.NONE}
+    done = stage.node_rows(name, rows)[before:]
+    assert len(done) == len(stage.network.logs) * AT_ONCE * ENOUGH
+    assert _most_at_once(signed for _, signed in done) == slots
+    for log in stage.network.logs:
+        assert _most_at_once(signed for log_id, signed in done if log_id == log.log_id) == 1
+
+
+def _served(stage: Stage, only: dict[str, object]) -> bool:
+    """Whether a request found a slot."""
+    try:
+        stage.ask("Count to ten.", max_tokens=24, extra_body=only)
+    except InternalServerError as error:
+        if error.code not in ("no_nodes_available", "no_node_left"):
+            raise
+        time.sleep(0.3)  # as a client that retries; each try leaves a receipt
+        return False
+    return True
+
+
+def _most_at_once(signed: Iterable[bytes]) -> int:
+    """How many of the orders ran at the same moment, at most."""
+    done = [signed_from_bytes(Completion, raw).message for raw in signed]
+    return max(
+        sum(other.started_ms <= one.started_ms < other.finished_ms for other in done)
+        for one in done
+    )
 
 
 def _connected(stage: Stage) -> bool:

@@ -17,7 +17,7 @@ from pinaivu.messages import Award
 from pinaivu.p2p import wire
 from pinaivu.store.database import open_database
 from pinaivu.typed_data import Signed, signed_from_bytes
-from tests.unit.coordinator_world import World, open_world
+from tests.unit.coordinator_world import World, open_world, signed_grant, signed_job
 from tests.unit.ledger_support import DOMAIN, GATEWAY, NODES, RESERVE, delivery, failure, part
 
 MILLION = 10**6
@@ -60,6 +60,26 @@ async def test_no_next_rank_while_an_award_stands(world: World) -> None:
     """A second node is never awarded beside one of which no failure was reported."""
     job, standing = _standing(world, await world.awarded())
     assert await _refused(world.desk.award_next(job, standing)) == "award_stands"
+    assert len(job.awards) == 1
+
+
+async def test_another_gateway_gets_no_award_for_a_job(world: World) -> None:
+    """It has seen the signed job and grant and submits them on its own stream, before or after."""
+    stranger = NODES[3].address
+    replayed = signed_job(1), signed_grant()
+    assert await _refused(world.desk.submit(stranger, *replayed)) == "bad_signature"
+    await world.awarded(1)
+    assert await _refused(world.desk.submit(stranger, *replayed)) == "bad_signature"
+    assert len(world.docket.jobs) == 1
+
+
+async def test_a_failure_that_another_signed_makes_no_award(world: World) -> None:
+    """On the gateway's own stream, in its name: only its key asks for the next rank."""
+    award = await world.awarded()
+    said = Signed.by(NODES[3], DOMAIN, failure(award.message))
+    assert await _refused(world.evidence.failure(GATEWAY.address, said)) == "bad_signature"
+    job, standing = _standing(world, award)
+    assert standing.failure is None
     assert len(job.awards) == 1
 
 
