@@ -254,6 +254,8 @@ class AuctionDesk:
             if following:
                 await self._writer.settled()
                 return self._answer(open_job, following[0])
+            if failed.failure is None:
+                raise JobRefused("award_stands", "no failure of this award was reported")
             return await self._award_after_failure(open_job)
 
     async def _award_after_failure(self, open_job: OpenJob) -> wire.Awarded:

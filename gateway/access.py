@@ -7,7 +7,7 @@ under way could still use, per UTC day; this process is the only one that serves
 When the database can't be asked, nobody is let in.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,14 +22,16 @@ from pinaivu.typed_data import Signed
 
 _BELIEVED_S: Final = 2.0
 _MOST_KEYS: Final = 10_000
+_Key = tuple[KeyRow, tuple[bytes, ...]]
+"""A key's row and its payers in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """An authenticated key."""
+    """An authenticated key, and who pays for it: the first one that can."""
 
     key_id: str
-    payer: bytes
+    payers: tuple[bytes, ...]
     daily_tokens: int | None
     daily_units: int | None
 
@@ -48,13 +50,17 @@ class Access:
     """Keys, grants and quotas of one gateway."""
 
     def __init__(
-        self, ledger: Ledger, gateway: bytes, log_id: bytes, now_ms: Callable[[], int]
+        self,
+        ledger: Ledger,
+        gateway: bytes,
+        logs: Collection[bytes],
+        now_ms: Callable[[], int],
     ) -> None:
         self._ledger = ledger
         self._gateway = gateway
-        self._log_id = log_id
+        self._logs = logs
         self._now_ms = now_ms
-        self._known: dict[bytes, tuple[float, KeyRow]] = {}
+        self._known: dict[bytes, tuple[float, _Key]] = {}
         self._grants: dict[bytes, tuple[float, list[Signed[Grant]]]] = {}
         self._spent: dict[tuple[str, int], Spent] = {}
         self._reserved: dict[tuple[str, int], list[Reservation]] = {}
@@ -68,30 +74,40 @@ class Access:
                 "missing_api_key",
                 f"Send your key in the header `Authorization: Bearer {KEY_PREFIX}…`.",
             )
-        row = await self._key(hash_key(secret.strip()))
-        if row is None or row.revoked_ms is not None:
+        found = await self._key(hash_key(secret.strip()))
+        if found is None or found[0].revoked_ms is not None:
             raise ApiError(
                 401,
                 "invalid_api_key",
                 "This key is unknown or revoked; use a key of this gateway, or have one made.",
             )
-        return Holder(row.key_id, row.payer, row.daily_tokens, row.daily_units)
+        row, payers = found
+        return Holder(row.key_id, payers, row.daily_tokens, row.daily_units)
 
-    async def grant(self, holder: Holder, model: str) -> Signed[Grant]:
-        """The newest grant of the holder's payer that allows `model` now; 403 without one."""
-        now = self._now_ms()
-        for signed in await self._grants_of(holder.payer):
-            grant = signed.message
-            if grant.gateway != self._gateway or grant.log_id != self._log_id:
-                continue
-            if not grant.not_before_ms <= now < grant.not_after_ms:
-                continue
-            if not grant.models or model in grant.models:
-                return signed
+    async def grants(self, holder: Holder, model: str) -> list[Signed[Grant]]:
+        """What may pay for `model` now; 403 where nothing does.
+
+        By the key's order of payers, and of each the newest grant for each log.
+        """
+        found: dict[tuple[bytes, bytes], Signed[Grant]] = {}
+        for payer in holder.payers:
+            for signed in await self._grants_of(payer):
+                if self._allows(signed.message, model):
+                    found.setdefault((payer, signed.message.log_id), signed)
+        if found:
+            return list(found.values())
         raise ApiError(
             403,
             "no_grant",
             f"No valid grant pays for {model!r} with this key; have the payer sign one.",
+        )
+
+    def _allows(self, grant: Grant, model: str) -> bool:
+        return (
+            grant.gateway == self._gateway
+            and grant.log_id in self._logs
+            and grant.not_before_ms <= self._now_ms() < grant.not_after_ms
+            and (not grant.models or model in grant.models)
         )
 
     async def left(self, holder: Holder) -> tuple[int | None, int | None]:
@@ -157,15 +173,18 @@ class Access:
             retry_after_s=-(-midnight // 1000),
         )
 
-    async def _key(self, key_hash: bytes) -> KeyRow | None:
+    async def _key(self, key_hash: bytes) -> _Key | None:
         known = self._known.get(key_hash)
         if known and trio.current_time() - known[0] < _BELIEVED_S:
             return known[1]
         self._known.pop(key_hash, None)
         row = await self._ledger.key(key_hash)
-        if row is not None and len(self._known) < _MOST_KEYS:
-            self._known[key_hash] = (trio.current_time(), row)
-        return row
+        if row is None:
+            return None
+        found = (row, (row.payer, *await self._ledger.further_payers(row.key_id)))
+        if len(self._known) < _MOST_KEYS:
+            self._known[key_hash] = (trio.current_time(), found)
+        return found
 
     async def _grants_of(self, payer: bytes) -> list[Signed[Grant]]:
         known = self._grants.get(payer)

@@ -39,10 +39,8 @@ class Answer:
 
     def __init__(self, demand: Demand, request_id: str, created_s: int) -> None:
         self._demand = demand
-        self._request_id = request_id
-        self._created_s = created_s
+        self.rename(request_id, created_s)
         self._aggregator = Aggregator(JobKind.CHAT, demand.request.choices)
-        self._head = b"data: " + self._envelope("chat.completion.chunk")[:-1] + b',"choices":'
         self._told_role: set[int] = set()
         self._logprobs: dict[int, dict[str, list[Any]]] = {}
         self._next: list[bytes] = []  # chunks of the frame being read
@@ -58,6 +56,12 @@ class Answer:
         self.body: dict[str, object] | None = None
         self.begun = trio.Event()
         """Set when there is something to show: content, the end, or an error."""
+
+    def rename(self, request_id: str, created_s: int) -> None:
+        """Another job answers the request; only before anything of the answer has come."""
+        self._request_id = request_id
+        self._created_s = created_s
+        self._head = b"data: " + self._envelope("chat.completion.chunk")[:-1] + b',"choices":'
 
     # Filled by the relay
 

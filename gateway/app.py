@@ -52,9 +52,9 @@ def _add_chat_route(app: FastAPI, gateway: Gateway) -> None:
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         exchange = await gateway.begin(request)
-        answer, headers = exchange.answer, {"x-request-id": exchange.request_id}
-        streams = exchange.streams
+        answer, streams = exchange.answer, exchange.streams
         await _wait_for(answer.begun if streams else answer.over, request, exchange)
+        headers = {"x-request-id": exchange.request_id}
         if answer.error is not None and not (streams and answer.shown):
             return _error(answer.error, exchange.request_id)
         if not streams:
@@ -114,20 +114,21 @@ def _shown(model: ServedModel) -> dict[str, object]:
 
 
 async def _health(gateway: Gateway) -> Response:
-    """200 while requests can be served; what is missing, otherwise."""
+    """200 while requests can be served, by one log at least; what is missing, otherwise."""
     database = True
     try:
         await gateway.ledger.request(bytes(16))
     except StorageFailed:
         database = False
-    connected = gateway.desk.market.connected
-    well = database and connected
+    connected = gateway.logs.connected
+    well = database and bool(connected)
     body = {
         "status": "ok" if well else "unavailable",
         "database": database,
-        "coordinator": connected,
+        "coordinator": bool(connected),
         "node_peers": len(gateway.desk.pool.peers()),
-        "awaiting_receipts": gateway.outbox.waiting,
+        "awaiting_receipts": gateway.logs.waiting,
+        "logs": {to_hex(log_id): log_id in connected for log_id in gateway.logs},
     }
     return JSONResponse(body, status_code=200 if well else 503)
 

@@ -15,7 +15,7 @@ from gateway.deliveries import Leg
 from gateway.desk import Desk
 from gateway.errors import AttemptFailed
 from gateway.ledger import ACKS_AHEAD, Ledger
-from gateway.ports import UnknownParty
+from gateway.ports import Registry, UnknownParty
 from gateway.relay import Order, Patience, Relay
 from gateway.tasks import Background
 from pinaivu.codes import Reason
@@ -43,7 +43,7 @@ class Attempts:
         if self._scope is not None:
             self._scope.cancel()
 
-    async def run(self, order: Order, patience: Patience) -> Leg:
+    async def run(self, order: Order, patience: Patience, registry: Registry) -> Leg:
         """What came of one award. `StorageFailed` when it can't be accounted for."""
         leg = Leg(
             award=order.award,
@@ -55,7 +55,8 @@ class Attempts:
         written = Background(self._desk.nursery, lambda: self._desk.ledger.award(row))
         if not self._gone:
             try:
-                await self._relay(order, patience, leg, written)
+                stream = await self._ready_stream(order.award.message.node, registry)
+                await self._relay(stream, order, patience, leg, written)
             except AttemptFailed as failed:
                 leg.result, leg.detail = failed.reason, str(failed)
                 _log.info("job %s: rank %d: %s", row.job_id.hex(), row.rank, failed)
@@ -63,10 +64,14 @@ class Attempts:
         return leg
 
     async def _relay(
-        self, order: Order, patience: Patience, leg: Leg, written: "Background[None]"
+        self,
+        stream: FrameStream,
+        order: Order,
+        patience: Patience,
+        leg: Leg,
+        written: "Background[None]",
     ) -> None:
         """Relay until the end, or until the client goes: then `leg.result` stays as it was."""
-        stream = await self._ready_stream(order.award.message.node)
         allowed = Allowance(self._desk.ledger, order, written)
         relay = Relay(stream, order, self._answer, patience, allowed.need, self._desk.now_ms)
         try:
@@ -85,10 +90,10 @@ class Attempts:
             else:
                 self._desk.nursery.start_soon(_end, stream)
 
-    async def _ready_stream(self, node: bytes) -> FrameStream:
+    async def _ready_stream(self, node: bytes, registry: Registry) -> FrameStream:
         """A stream that the node, known by its registered peer key, has laid ready."""
         try:
-            peer = await self._desk.registry.node_peer(node)
+            peer = await registry.node_peer(node)
             return await self._desk.pool.take(peer, self._desk.limits.ready_within_s)
         except (TransportFailure, UnknownParty) as error:
             raise AttemptFailed(Reason.SILENT, str(error)) from error

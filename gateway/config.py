@@ -8,9 +8,11 @@
     peer_key_file = "keys/gateway-peer.hex"    # identity on the network, nothing else
     rpc_url = "http://127.0.0.1:8545"
     deployment_file = "deployment.json"
+
+    [[logs]]                                   # one or more
     log_id = "0x…"
+    url = "http://127.0.0.1:9000"
     coordinator = "/ip4/127.0.0.1/tcp/4001"    # optional, without /p2p/…: where it says, else
-    log_url = "http://127.0.0.1:9000"
 
     [[models]]
     name = "smollm2-135m-instruct"
@@ -55,6 +57,19 @@ class Limits(_Part):
     content_hours: int = Field(default=24, ge=0)  # prompts and answers on disk, for bundles
 
 
+class LogConfig(_Part):
+    """A log, the URL of its public server, and where its coordinator is dialed."""
+
+    log_id: Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
+    url: str
+    coordinator: str | None = None
+
+    @property
+    def id(self) -> bytes:
+        """The log's id, 32 bytes."""
+        return bytes.fromhex(self.log_id[2:])
+
+
 class ModelFiles(_Part):
     """A model this gateway serves; the files must have the digest that the registry names."""
 
@@ -75,9 +90,7 @@ class Config(_Part):
     peer_key_file: Path
     rpc_url: str
     deployment_file: Path
-    log_id: Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
-    coordinator: str | None = None
-    log_url: str
+    logs: list[LogConfig] = Field(min_length=1)
     models: list[ModelFiles] = Field(min_length=1)
     limits: Limits = Limits()
     log_level: str = "INFO"
@@ -98,6 +111,8 @@ def load_config(path: Path, environment: Mapping[str, str]) -> Config:
             for fault in error.errors()
         )
         raise Misconfigured(f"{path}: {faults}") from error
+    if len({log.log_id for log in config.logs}) < len(config.logs):
+        raise Misconfigured(f"{path} names a log twice")
     return _resolved(config, path.parent)
 
 

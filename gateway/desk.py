@@ -9,8 +9,7 @@ from gateway.access import Access
 from gateway.config import Limits
 from gateway.drafts import Identity
 from gateway.ledger import Ledger
-from gateway.market import Market
-from gateway.ports import Registry
+from gateway.logs import Logs
 from pinaivu.p2p.links import ReadyPool
 
 
@@ -21,11 +20,8 @@ class Desk:
     identity: Identity
     ledger: Ledger
     access: Access
-    market: Market
-    registry: Registry
+    logs: Logs
     pool: ReadyPool
     limits: Limits
     nursery: trio.Nursery
     now_ms: Callable[[], int]
-    concluded: Callable[[bytes], None]
-    """Called with a job id once its delivery is durable, or its job needs to be cleared up."""

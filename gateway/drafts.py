@@ -24,11 +24,10 @@ _SECRET_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who signs, for which log and chain."""
+    """Who signs, for which chain."""
 
     key: SecretKey
     domain: Domain
-    log_id: bytes
 
     @property
     def address(self) -> bytes:
@@ -73,8 +72,8 @@ def draft_job(
 ) -> Draft:
     """Sign a job for `demand` under `grant`, for up to `attempts` nodes in turn.
 
-    `units_left` is what the key's daily amount still allows. The caller's limits are never above
-    the grant's.
+    The job is for the grant's log. `units_left` is the most it may cost for the key's sake. The
+    caller's limits are never above the grant's.
     """
     job_id, salts = uuid7(now_ms, random), Salts(random(_SECRET_BYTES))
     chains = tuple(
@@ -83,7 +82,7 @@ def draft_job(
     )
     terms, most = demand.terms, grant.message
     job = Job(
-        log_id=identity.log_id,
+        log_id=grant.message.log_id,
         job_id=job_id,
         gateway=identity.address,
         grant_digest=grant.digest(identity.domain),

@@ -1,5 +1,8 @@
 """One request on the market: submit, award, relay, the next rank where a node fails, delivery.
 
+A request is put to one log after the other until one awards it, each time as a job of its own. A
+job left behind was dispatched to nobody: its log closes it at no charge.
+
 An exchange runs in a task of its own, so it outlives its client: whatever happens, it ends with a
 signed delivery in the outbox, or with a request that never had an award. The client's side reads
 the `Answer`; `leave` tells that the client has gone.
@@ -9,6 +12,8 @@ the job is being auctioned, the attempt row while the node computes its first to
 """
 
 import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from gateway.access import Reservation
@@ -18,7 +23,6 @@ from gateway.checks import Before, charges_of, discrepancies, require_award
 from gateway.deliveries import Leg, delivery_frame, evidence_of, sign_delivery
 from gateway.demands import Demand
 from gateway.desk import Desk
-from gateway.drafts import Draft
 from gateway.errors import (
     ApiError,
     CoordinatorFault,
@@ -32,7 +36,7 @@ from gateway.errors import (
     unreachable,
 )
 from gateway.ledger import OPEN, REFUSED, UNSERVED, Conclusion
-from gateway.ports import Epoch
+from gateway.logs import Entry
 from gateway.relay import Order, Patience
 from gateway.tasks import Background
 from pinaivu.codes import Outcome, Reason
@@ -48,29 +52,40 @@ from pinaivu.typed_data import Signed, signed_from_bytes
 
 _WRITE_TRIES: Final = 2
 _log = logging.getLogger(__name__)
+Way = Callable[[], Awaitable[Entry]]
+"""Drafts the request's job for a further log, when it comes to that."""
 
 
 class Exchange:
     """One request's way through the market."""
 
     def __init__(
-        self, desk: Desk, demand: Demand, draft: Draft, epoch: Epoch, reservation: Reservation
+        self,
+        desk: Desk,
+        demand: Demand,
+        entry: Entry,
+        further: Sequence[Way],
+        reservation: Reservation,
     ) -> None:
+        """`further` are the ways to go where `entry`'s log does not award the job."""
         self._desk = desk
         self._demand = demand
-        self._draft = draft
-        self._rules = epoch.parameters
+        self._log, self._draft, self._rules = entry.log, entry.draft, entry.rules
+        self._further = deque(further)
         self._reservation = reservation
         self._legs: list[Leg] = []
         self._used = (0, 0)
-        created_s = draft.job.message.created_ms // 1000
-        self.answer = Answer(demand, draft.request_id, created_s)
+        self.answer = Answer(demand, self.request_id, self._created_s)
         self._attempts = Attempts(desk, self.answer)
 
     @property
     def request_id(self) -> str:
         """The job id as people see it."""
         return self._draft.request_id
+
+    @property
+    def _created_s(self) -> int:
+        return self._draft.job.message.created_ms // 1000
 
     @property
     def streams(self) -> bool:
@@ -104,13 +119,13 @@ class Exchange:
 
     def _fail_and_clear_up(self, error: ApiError) -> None:
         self.answer.fail(error)
-        self._desk.concluded(self._draft.job.message.job_id)
+        self._log.outbox.take_up(self._draft.job.message.job_id)
 
     async def _serve(self) -> None:
         awarded = await self._submit()
         while True:
             order, patience = await self._accept(awarded)
-            leg = await self._attempts.run(order, patience)
+            leg = await self._attempts.run(order, patience, self._log.registry)
             self._legs.append(leg)
             if not leg.result:
                 await self._conclude(Outcome.COMPLETE)
@@ -125,6 +140,19 @@ class Exchange:
     # Submission and awards
 
     async def _submit(self) -> wire.Awarded:
+        """The first award, by the first log that gives one."""
+        while self._further:
+            try:
+                return await self._submit_here()
+            except (ApiError, CoordinatorUnreachable) as error:
+                _log.info("request %s: another log is asked: %s", self.request_id, error)
+            self._log.outbox.take_up(self._draft.job.message.job_id)
+            entry = await self._further.popleft()()
+            self._log, self._draft, self._rules = entry.log, entry.draft, entry.rules
+            self.answer.rename(self.request_id, self._created_s)
+        return await self._submit_here()
+
+    async def _submit_here(self) -> wire.Awarded:
         job = self._draft.job
         kept = self._desk.limits.content_hours > 0
         row = RequestRow(
@@ -141,7 +169,8 @@ class Exchange:
         )
         written = Background(self._desk.nursery, lambda: self._desk.ledger.open(row))
         try:
-            answer = await self._desk.market.submit(job, self._draft.grant)
+            patient = not self._further
+            answer = await self._log.market.submit(job, self._draft.grant, patient=patient)
         except MarketRefused as refused:
             await written.wait()
             raise await self._refused(refused) from refused
@@ -156,13 +185,13 @@ class Exchange:
         job_id = self._draft.job.message.job_id
         await self._desk.ledger.mark(job_id, UNSERVED if refused.reason else REFUSED)
         if refused.reason:
-            self._desk.concluded(job_id)
+            self._log.outbox.take_up(job_id)
         return from_refusal(refused)
 
     async def _accept(self, awarded: wire.Awarded) -> tuple[Order, Patience]:
         """The award, checked; nothing the coordinator says of it is believed unchecked."""
         signed = signed_from_bytes(Award, awarded.award)
-        signer = await self._desk.registry.signer(signed.message.epoch)
+        signer = await self._log.registry.signer(signed.message.epoch)
         domain, model = self._desk.identity.domain, self._demand.model
         digest = require_award(signed, signer, domain, self._draft, model.ratio_ppm, self._before())
         order = Order(
@@ -199,7 +228,7 @@ class Exchange:
         if leg.award.message.rank == len(self._draft.chains):
             raise await self._give_up(leg)
         try:
-            return await self._desk.market.report(leg.failure)
+            return await self._log.market.report(leg.failure)
         except (MarketRefused, CoordinatorUnreachable) as error:
             _log.info("request %s: no further node: %s", self.request_id, error)
             raise await self._give_up(leg) from error
@@ -252,7 +281,7 @@ class Exchange:
                 now_ms=now,
             )
         )
-        self._desk.concluded(draft.job.message.job_id)
+        self._log.outbox.take_up(draft.job.message.job_id)
 
     async def _durably(self, end: Conclusion) -> None:
         """Write it; once more where the first time may have failed. Both may have happened."""

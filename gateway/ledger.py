@@ -18,7 +18,15 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from pinaivu.messages import Grant
-from pinaivu.store.gateway import AttemptRow, GrantRow, KeyRow, OutboxRow, ReceiptRow, RequestRow
+from pinaivu.store.gateway import (
+    AttemptRow,
+    GrantRow,
+    KeyRow,
+    OutboxRow,
+    PayerRow,
+    ReceiptRow,
+    RequestRow,
+)
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, signed_from_bytes
 
@@ -70,6 +78,13 @@ class Ledger:
         """The key of a hash, revoked or not."""
         query = select(KeyRow).where(KeyRow.key_hash == key_hash)
         return await self._writer.read(lambda session: session.exec(query).first())
+
+    async def further_payers(self, key_id: str) -> list[bytes]:
+        """Who pays for a key where its first payer can't, in order."""
+        query = (
+            select(PayerRow.payer).where(PayerRow.key_id == key_id).order_by(col(PayerRow.place))
+        )
+        return await self._writer.read(lambda session: list(session.exec(query).all()))
 
     async def grants(self, payer: bytes) -> list[Signed[Grant]]:
         """A payer's grants, newest first."""
@@ -170,10 +185,10 @@ class Ledger:
 
     # What is found again
 
-    async def unfinished(self) -> list[bytes]:
-        """Jobs without their receipt, oldest first."""
+    async def unfinished(self) -> list[RequestRow]:
+        """Requests without their receipt, oldest first."""
         query = (
-            select(RequestRow.job_id)
+            select(RequestRow)
             .where(col(RequestRow.state).in_((OPEN, DELIVERED, UNSERVED)))
             .order_by(col(RequestRow.created_ms))
         )

@@ -1,4 +1,4 @@
-"""The conversation with the coordinator: one control stream, kept up, and calls on it.
+"""The conversation with one coordinator: one control stream, kept up, and calls on it.
 
 `Market.run` dials, says hello, and does so again whenever the stream ends; where to dial is asked
 anew each time, since a coordinator has a new peer key after every boot. Calls wait a little for a
@@ -81,14 +81,16 @@ class Market:
             failures = 1 if lasted >= backoff.healthy_after else failures + 1
             await trio.sleep(backoff.delay(failures, self._random))
 
-    async def submit(self, job: Signed[Job], grant: Signed[Grant]) -> wire.Awarded | wire.Receipted:
+    async def submit(
+        self, job: Signed[Job], grant: Signed[Grant], *, patient: bool = True
+    ) -> wire.Awarded | wire.Receipted:
         """Have a job awarded; `Receipted` if it is over already.
 
         Raises `MarketRefused`, or `CoordinatorUnreachable` when no answer came in time: the job
-        may have been accepted nevertheless.
+        may have been accepted nevertheless. Who is not `patient` waits for no new connection.
         """
         frame = wire.SubmitJob(job.to_bytes(), grant.to_bytes())
-        answer = await self._answered(frame, self._within_s)
+        answer = await self._answered(frame, self._within_s, patient=patient)
         if isinstance(answer, wire.Awarded | wire.Receipted):
             return answer
         raise CoordinatorFault(f"a job was answered by {type(answer).__name__}")
@@ -109,12 +111,12 @@ class Market:
         raise CoordinatorFault(f"a delivery was answered by {type(answer).__name__}")
 
     async def _answered(
-        self, frame: wire.GatewayToCoordinator, within_s: float
+        self, frame: wire.GatewayToCoordinator, within_s: float, *, patient: bool = True
     ) -> wire.GatewayAnswer:
         """Ask until there is an answer, other than to come back soon."""
         payload = wire.encode(frame)
         with trio.move_on_after(within_s):
-            while True:
+            while patient or self.connected:
                 await self.wait_connected()
                 try:
                     return await self._call(payload, within_s)

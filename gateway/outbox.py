@@ -1,4 +1,4 @@
-"""Every job gets its receipt: deliveries are sent until it has come, across restarts.
+"""Every job of one log gets its receipt: deliveries are sent until it has come, across restarts.
 
 One task per unfinished job, started when an exchange ends and, for all that a former life of this
 process left, at the start:
@@ -81,13 +81,6 @@ class Outbox:
         self._pace = pace or Pace()
         self._under_way: set[bytes] = set()
         self._places = trio.CapacityLimiter(_AT_ONCE)
-
-    async def resume(self) -> int:
-        """Take up every job without a receipt; their number."""
-        found = await self._ledger.unfinished()
-        for job_id in found:
-            self.take_up(job_id)
-        return len(found)
 
     def take_up(self, job_id: bytes) -> None:
         """See a job through to its receipt; taking it up twice is once."""

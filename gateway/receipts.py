@@ -5,6 +5,7 @@ coordinator's public log and opened for the holder: the salt, and the prompt and
 gateway keeps them. They are not verified here; `pinaivu verify` does that, at the holder's.
 """
 
+from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.errors import ApiError
 from gateway.ledger import DAY_MS, REFUSED, Spent
+from gateway.store_forms import job_of
 from gateway.surface import Gateway
 from pinaivu import bundles
 from pinaivu.encoding import parse_json, to_hex
@@ -33,7 +35,7 @@ def add_receipt_routes(app: FastAPI, gateway: Gateway) -> None:
         found = await gateway.ledger.found_receipt(row.job_id)
         if found is None:
             return _not_yet(row)
-        settlement = await _settlement(gateway, request_id)
+        settlement = await _settlement(gateway, row)
         body = {
             "request_id": str(UUID(bytes=row.job_id)),
             "receipt": signed_from_bytes(Receipt, found.signed).to_json(),
@@ -45,10 +47,11 @@ def add_receipt_routes(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/v1/receipts/{request_id}/bundle")
     async def bundle(request_id: str, request: Request) -> Response:
         row = await _own_request(gateway, request, request_id)
-        public = await gateway.public_log.bundle(
+        log = gateway.logs.get(job_of(row).message.log_id)
+        public = log and await log.public.bundle(
             gateway.desk.identity.address, str(UUID(bytes=row.job_id))
         )
-        if public is None:
+        if not public:
             return _not_yet(row)
         opened = bundles.pack(bundles.unpack(public) | {"holder": _holder(row)})
         return Response(opened, media_type="application/octet-stream")
@@ -86,14 +89,16 @@ def _not_yet(row: RequestRow) -> Response:
     return JSONResponse(body, status_code=202, headers={"retry-after": str(_RETRY_AFTER_S)})
 
 
-async def _settlement(gateway: Gateway, request_id: str) -> dict[str, Any]:
-    try:
-        return await gateway.public_log.settlement(gateway.desk.identity.address, request_id)
-    except TransportFailure:
-        return {
-            "state": "logged",
-            "detail": "the log's server can't be reached; this is what the receipt itself says",
-        }
+async def _settlement(gateway: Gateway, row: RequestRow) -> dict[str, Any]:
+    log = gateway.logs.get(job_of(row).message.log_id)
+    with suppress(TransportFailure):
+        if log is not None:
+            request_id = str(UUID(bytes=row.job_id))
+            return await log.public.settlement(gateway.desk.identity.address, request_id)
+    return {
+        "state": "logged",
+        "detail": "the log's server can't be reached; this is what the receipt itself says",
+    }
 
 
 def _holder(row: RequestRow) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""A gateway put together: database, network, outbox and HTTP in one trio loop.
+"""A gateway put together: database, network, logs and HTTP in one trio loop.
 
 `open_gateway` is what tests use, with ports of their own; `serve` is the whole program after its
 configuration was read. Everything started here ends when the block or the function does.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +18,20 @@ from hypercorn.trio import serve as serve_http
 
 from gateway.access import Access
 from gateway.app import create_app
-from gateway.config import Config, Limits
+from gateway.config import Config, Limits, LogConfig
 from gateway.desk import Desk
 from gateway.drafts import Identity
 from gateway.ledger import Ledger
+from gateway.logs import Log, Logs
 from gateway.market import Address, Market
 from gateway.network import ChainRegistry, LogServer, load_models
 from gateway.outbox import Outbox, Pace
 from gateway.ports import PublicLog, Registry, ServedModel
+from gateway.store_forms import job_of
 from gateway.surface import Gateway
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.rpc import HttpRpc
-from pinaivu.encoding import from_hex
 from pinaivu.errors import Misconfigured
 from pinaivu.keyfiles import read_key
 from pinaivu.p2p import wire
@@ -55,6 +56,16 @@ class Sources:
     random: Callable[[], float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPorts:
+    """A log's outside: who is who in it, where its coordinator is dialed, what it publishes."""
+
+    log_id: bytes
+    registry: Registry
+    coordinator: Address
+    public: PublicLog
+
+
 @asynccontextmanager
 async def open_gateway(
     *,
@@ -62,9 +73,7 @@ async def open_gateway(
     database: Database,
     batches: Path,
     host: Host,
-    registry: Registry,
-    coordinator: Address,
-    public_log: PublicLog,
+    logs: Sequence[LogPorts],
     models: dict[str, ServedModel],
     limits: Limits,
     sources: Sources,
@@ -75,49 +84,63 @@ async def open_gateway(
         ledger = Ledger(writer)
         pool = ReadyPool()
         host.serve(wire.WORK_PROTOCOL, pool.accept, FrameLimits.of(wire.MAX_WORK_FRAME))
-        market = Market(
-            host,
-            coordinator,
-            wire.Hello(owner=identity.address, log_id=identity.log_id),
-            BatchKeeper(batches, identity.domain, identity.log_id, registry.signer),
-            within_s=limits.submit_within_s,
-            random=sources.random,
-        )
-        outbox = Outbox(
-            identity,
-            ledger,
-            market,
-            registry,
-            nursery,
-            now_ms=sources.now_ms,
-            random=sources.random,
-            pace=pace,
-        )
+
+        def open_log(ports: LogPorts) -> Log:
+            market = Market(
+                host,
+                ports.coordinator,
+                wire.Hello(owner=identity.address, log_id=ports.log_id),
+                BatchKeeper(batches, identity.domain, ports.log_id, ports.registry.signer),
+                within_s=limits.submit_within_s,
+                random=sources.random,
+            )
+            outbox = Outbox(
+                identity,
+                ledger,
+                market,
+                ports.registry,
+                nursery,
+                now_ms=sources.now_ms,
+                random=sources.random,
+                pace=pace,
+            )
+            return Log(
+                log_id=ports.log_id,
+                market=market,
+                registry=ports.registry,
+                public=ports.public,
+                outbox=outbox,
+            )
+
+        opened = Logs([open_log(ports) for ports in logs])
         desk = Desk(
             identity=identity,
             ledger=ledger,
-            access=Access(ledger, identity.address, identity.log_id, sources.now_ms),
-            market=market,
-            registry=registry,
+            access=Access(ledger, identity.address, opened, sources.now_ms),
+            logs=opened,
             pool=pool,
             limits=limits,
             nursery=nursery,
             now_ms=sources.now_ms,
-            concluded=outbox.take_up,
         )
-        nursery.start_soon(market.run)
+        for log in opened.values():
+            nursery.start_soon(log.market.run)
         nursery.start_soon(_janitor, ledger, limits, sources.now_ms)
-        left = await outbox.resume()
-        if left:
-            _log.info("%d jobs of a former life wait for their receipts", left)
-        yield Gateway(
-            desk=desk,
-            models=models,
-            outbox=outbox,
-            public_log=public_log,
-            random=sources.random_bytes,
-        )
+        await _resume(ledger, opened)
+        yield Gateway(desk=desk, models=models, random=sources.random_bytes)
         nursery.cancel_scope.cancel()
+
+
+async def _resume(ledger: Ledger, logs: Logs) -> None:
+    """Take up every job without a receipt, each with its log."""
+    for row in await ledger.unfinished():
+        log = logs.get(job_of(row).message.log_id)
+        if log is None:
+            _log.error("job %s waits for a log that is not configured", row.job_id.hex())
+        else:
+            log.outbox.take_up(row.job_id)
+    if logs.waiting:
+        _log.info("%d jobs of a former life wait for their receipts", logs.waiting)
 
 
 async def serve(config: Config, sources: Sources, stopping: Callable[[], Awaitable[None]]) -> None:
@@ -128,30 +151,37 @@ async def serve(config: Config, sources: Sources, stopping: Callable[[], Awaitab
     await trio.to_thread.run_sync(client.check)
     models = await trio.to_thread.run_sync(load_models, client, config.models)
     database = open_database(config.database, "gateway")
-    identity = Identity(key, deployment.domain, from_hex(config.log_id, 32))
+    identity = Identity(key, deployment.domain)
     try:
         async with (
             httpx.AsyncClient(timeout=10) as http,
             open_host(peer_key.secret, config.p2p_listen, announce=config.p2p_announce) as host,
-        ):
-            log = LogServer(http, config.log_url)
-            registry = ChainRegistry(client, identity.log_id, log, config.coordinator)
-            async with open_gateway(
+            open_gateway(
                 identity=identity,
                 database=database,
                 batches=config.batches_folder,
                 host=host,
-                registry=registry,
-                coordinator=registry.coordinator_address,
-                public_log=log,
+                logs=[_log_ports(client, http, log) for log in config.logs],
                 models=models,
                 limits=config.limits,
                 sources=sources,
-            ) as gateway:
-                _log.info("nodes dial %s", ", ".join(host.addresses()))
-                await run_http(gateway, config.listen, stopping)
+            ) as gateway,
+        ):
+            _log.info("nodes dial %s", ", ".join(host.addresses()))
+            await run_http(gateway, config.listen, stopping)
     finally:
         database.close()
+
+
+def _log_ports(client: ChainClient, http: httpx.AsyncClient, log: LogConfig) -> LogPorts:
+    public = LogServer(http, log.url)
+    registry = ChainRegistry(client, log.id, public, log.coordinator)
+    return LogPorts(
+        log_id=log.id,
+        registry=registry,
+        coordinator=registry.coordinator_address,
+        public=public,
+    )
 
 
 async def run_http(

@@ -7,6 +7,7 @@ load. What passes has a job signed for it and a task of its own.
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -20,9 +21,11 @@ from gateway.drafts import draft_job
 from gateway.errors import ApiError
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
-from gateway.outbox import Outbox
-from gateway.ports import PublicLog, ServedModel
+from gateway.logs import Entry, Logs
+from gateway.ports import ServedModel
+from pinaivu.messages import Grant
 from pinaivu.metering import reserve
+from pinaivu.typed_data import Signed
 
 _COUNT_IN_THREAD_FROM: Final = 16 * 1024
 
@@ -33,8 +36,6 @@ class Gateway:
 
     desk: Desk
     models: dict[str, ServedModel]
-    outbox: Outbox
-    public_log: PublicLog
     random: Callable[[int], bytes]
 
     @property
@@ -46,6 +47,11 @@ class Gateway:
     def ledger(self) -> Ledger:
         """Durable state."""
         return self.desk.ledger
+
+    @property
+    def logs(self) -> Logs:
+        """The logs it works with."""
+        return self.desk.logs
 
     @property
     def limits(self) -> Limits:
@@ -82,21 +88,29 @@ class Gateway:
         )
 
     async def _exchange(self, holder: Holder, demand: Demand) -> Exchange:
-        grant = await self.access.grant(holder, demand.model.name)
-        epoch = await self.desk.registry.epoch()
+        grants = await self.access.grants(holder, demand.model.name)
+        first, *further = self.logs.ways(grants)
         _, units_left = await self.access.left(holder)
+        entry = await self._entry(demand, first, units_left)
+        job, terms = entry.draft.job.message, first.message
+        units = reserve(job, terms.max_per_job, job.max_price_in, job.max_price_out)
+        tokens = demand.prompt_tokens + demand.max_output_tokens
+        reservation = await self.access.reserve(holder, tokens, units)
+        # What was reserved covers any further log, too: only one of them comes to be charged.
+        ways = [partial(self._entry, demand, grant, units) for grant in further]
+        return Exchange(self.desk, demand, entry, ways, reservation)
+
+    async def _entry(self, demand: Demand, grant: Signed[Grant], most_units: int | None) -> Entry:
+        log = self.logs[grant.message.log_id]
+        rules = (await log.registry.epoch()).parameters
         draft = draft_job(
             demand,
             grant,
             self.desk.identity,
-            attempts=min(self.limits.attempts, epoch.parameters.max_ranks),
-            units_left=units_left,
+            attempts=min(self.limits.attempts, rules.max_ranks),
+            units_left=most_units,
             deadline_after_ms=int(self.limits.job_deadline_s * 1000),
             now_ms=self.desk.now_ms(),
             random=self.random,
         )
-        job, terms = draft.job.message, grant.message
-        units = reserve(job, terms.max_per_job, job.max_price_in, job.max_price_out)
-        tokens = demand.prompt_tokens + demand.max_output_tokens
-        reservation = await self.access.reserve(holder, tokens, units)
-        return Exchange(self.desk, demand, draft, epoch, reservation)
+        return Entry(log=log, draft=draft, rules=rules)

@@ -85,7 +85,9 @@ class Gatekeeper:
         await self._gateways.require(award.gateway, peer)
         quote = self._quotes.find(award.bid_digest)
         model = self._model(award, quote)
+        check_rank(award)
         check_price(award, quote, model.record.ratio_ppm)
+        check_budget(award)
         self._expiry(award)
         body = check_commitment(award, dispatch)
         request = check_request(body, model.name, Feature(quote.offer.features))
@@ -173,6 +175,28 @@ def check_price(award: Award, quote: Quote, ratio_ppm: int) -> None:
         raise _no(f"the award pays {award.price_out}, the bid was {quote.price_out}")
     if award.price_in != award.price_out * ratio_ppm // MILLION:
         raise _no(f"the input price {award.price_in} does not follow from the model's ratio")
+
+
+def check_rank(award: Award) -> None:
+    """A first award stands alone; a later one voids the one before it.
+
+    That the one before has failed is not seen here: its gateway said so to the coordinator.
+    """
+    if award.rank < 1 or (award.rank == 1) == any(award.prior):
+        raise _no(f"rank {award.rank} does not go with prior 0x{award.prior.hex()}")
+    if award.rank == 1 and award.start_byte:
+        raise _no("a first award begins at byte 0")
+
+
+def check_budget(award: Award) -> None:
+    """What is left of the job's money pays for all that the award asks for.
+
+    It does wherever each node of the job fitted the reservation by itself, as the auction demands.
+    What those before were acknowledged is rounded up for each: a base unit may be missing.
+    """
+    most = award.prompt_tokens * award.price_in + award.max_output_tokens * award.price_out
+    if award.max_amount + award.rank - 1 < -(-most // MILLION):
+        raise _no(f"{award.max_amount} base units do not pay for the tokens of the award")
 
 
 def check_commitment(award: Award, dispatch: wire.Dispatch) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class OfferDesk:
         model = self._models.get(offer.model)
         if model is None or offer.log_id != self._log.log_id or offer.model != call.model:
             return wire.BidReply()
+        if not model.engine.ready:  # its withdrawal is on the way
+            return wire.BidReply()
         price = model.pricing.bid(self._situation(call, offer, model))
         if price is None or price >= offer.price_out:
             return wire.BidReply()

@@ -10,7 +10,7 @@ finish within `drain_s`, signs the rest as drained, and hands in what can be han
 """
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -153,25 +153,35 @@ async def open_node(config: Config, around: Surroundings) -> AsyncGenerator[Node
         _logger.info("node %s pays out to %s", checksum(keys.address), checksum(record.payout))
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
-        models = await _start_models(config, chain, around, nursery)
+        heard: list[Callable[[], None]] = []
+        models = await _start_models(config, chain, around, nursery, heard)
         host = await stack.enter_async_context(open_host(keys.peer.secret))
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=10.0, trust_env=False))
-        parts = Parts(config, keys, deployment.domain, chain, around, journal, models)
+        parts = Parts(config, keys, deployment.domain, chain, around, journal, models, heard)
         yield parts.assemble(host, HttpDirectory(http))
 
 
 async def _start_models(
-    config: Config, chain: Chain, around: Surroundings, nursery: trio.Nursery
+    config: Config,
+    chain: Chain,
+    around: Surroundings,
+    nursery: trio.Nursery,
+    heard: Sequence[Callable[[], None]],
 ) -> dict[str, ServedModel]:
     """Start each model's engine and measure what it can promise; one after the other."""
     return {
-        model.name: await _start_model(config, model, chain, around, nursery)
+        model.name: await _start_model(config, model, chain, around, nursery, heard)
         for model in config.models
     }
 
 
 async def _start_model(
-    config: Config, model: ModelConfig, chain: Chain, around: Surroundings, nursery: trio.Nursery
+    config: Config,
+    model: ModelConfig,
+    chain: Chain,
+    around: Surroundings,
+    nursery: trio.Nursery,
+    heard: Sequence[Callable[[], None]],
 ) -> ServedModel:
     files = await trio.to_thread.run_sync(load_files, config.path(model.files))
     record = check_model(model.name, files, await trio.to_thread.run_sync(chain.model, model.name))
@@ -179,7 +189,7 @@ async def _start_model(
         await trio.to_thread.run_sync(check_files, files.card, config.path(model.weights))
     spec = engine_spec(config, model, child_environment(around.environment))
     log_path = config.state_path / f"engine-{model.name.replace('/', '_')}.log"
-    supervisor = Supervisor(spec, log_path=log_path, report=_report_engine(model.name))
+    supervisor = Supervisor(spec, log_path=log_path, report=_report_engine(model.name, heard))
     client = await nursery.start(supervisor.run)
     nonce = around.random_bytes(8).hex()
     effort = Effort(runs=model.measure.runs, tokens=model.measure.tokens)
@@ -200,9 +210,13 @@ async def _start_model(
     )
 
 
-def _report_engine(model: str) -> Callable[[EngineEvent], None]:
+def _report_engine(
+    model: str, heard: Sequence[Callable[[], None]]
+) -> Callable[[EngineEvent], None]:
     def report(event: EngineEvent) -> None:
         _logger.info("engine of %s: %s, %s", model, event.state.value, event.detail)
+        for hear in heard:
+            hear()
 
     return report
 
@@ -218,6 +232,8 @@ class Parts:
     around: Surroundings
     journal: Journal
     models: Mapping[str, ServedModel]
+    heard: list[Callable[[], None]] = field(default_factory=list)
+    """Called at every change of an engine: offers follow at once."""
     quotes: Quotes = field(default_factory=Quotes)
     ack_timeout_s: float = ACK_TIMEOUT_S
 
@@ -230,6 +246,7 @@ class Parts:
             for log in self.config.logs
         }
         links = {log_id: self._link(log) for log_id, log in logs.items()}
+        self.heard.extend(link.renew for link in links.values())
         slots = sum(model.slots.total for model in self.models.values())
         return Node(
             address=self.keys.address,

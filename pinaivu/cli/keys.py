@@ -30,7 +30,13 @@ def command() -> None:
 @network_options
 @_database_option
 @click.option("--label", default="", help="What the key is for.")
-@click.option("--payer", help="Wallet that pays; may be left out when there is one grant only.")
+@click.option(
+    "--payer",
+    "payers",
+    multiple=True,
+    help="Wallet that pays; may be left out when one wallet only has granted. Repeated: in order, "
+    "the next one where those before can't, such as when their log is away.",
+)
 @click.option("--daily-tokens", type=int, help="Most tokens per UTC day, prompt and output.")
 @click.option("--daily-units", type=int, help="Most base units per UTC day.")
 def create(
@@ -39,16 +45,18 @@ def create(
     deployment: Path | None,
     database: str | None,
     label: str,
-    payer: str | None,
+    payers: tuple[str, ...],
     daily_tokens: int | None,
     daily_units: int | None,
 ) -> None:
     """Make a key; use it as `api_key` with any OpenAI SDK."""
     del rpc, deployment
     store = _database(network, database)
+    first, *further = [parse_address(payer) for payer in payers] or [_only_payer(store)]
     made = create_key(
         store,
-        payer=parse_address(payer) if payer else _only_payer(store),
+        payer=first,
+        further_payers=further,
         label=label,
         random=os.urandom,
         now_ms=time.time_ns() // 1_000_000,

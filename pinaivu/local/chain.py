@@ -51,8 +51,8 @@ class LocalChain:
         fund(self.rpc, key.address)
         return Transactor(self.rpc, self.process.chain_id, key)
 
-    def prepare(self, measurement: bytes, parameters_digest: bytes) -> bytes:
-        """Deploy and fill what is missing; the id of this network's log."""
+    def prepare(self, measurement: bytes, parameters_digest: bytes) -> None:
+        """Deploy and fill what is missing."""
         admin = self.sender("admin")
         simulator = self.folder.key("simulator").address
         powers = Powers(admin.address, admin.address, admin.address, simulator)
@@ -64,7 +64,6 @@ class LocalChain:
         )
         fill(self.client, admin, {MODEL: record}, [(measurement, parameters_digest)])
         catch_up(self.rpc, time.time_ns() // 1_000_000)
-        return self._log()
 
     def await_allowed(
         self, measurement: bytes, parameters: bytes, say: Callable[[str], None]
@@ -77,20 +76,20 @@ class LocalChain:
             say(f"the chain allows this code and its parameters in {left_s:.0f} s")
             time.sleep(left_s + 1)
 
-    def _log(self) -> bytes:
-        """The operator's first log, opened if it is not."""
-        operator = self.sender("operator")
+    def open_log(self, operator_name: str) -> bytes:
+        """The id of an operator's first log, opened if it is not."""
+        operator = self.sender(operator_name)
         name = Log(operator=operator.address, number=0)
         log_id = digest(self.client.deployment.domain, name)
         if self.client.next_log_id(operator.address) == log_id:
             operator.send(Calls(self.client.deployment).open_log(["http://127.0.0.1"]))
         return log_id
 
-    def set_endpoints(self, log_id: bytes, endpoints: Sequence[str]) -> None:
+    def set_endpoints(self, operator: str, log_id: bytes, endpoints: Sequence[str]) -> None:
         """Publish where the log is served."""
         if self.client.log_endpoints(log_id) != tuple(endpoints):
             calls = Calls(self.client.deployment)
-            self.sender("operator").send(calls.set_endpoints(log_id, endpoints))
+            self.sender(operator).send(calls.set_endpoints(log_id, endpoints))
 
     def register_parties(self, gateway_endpoints: Sequence[str]) -> None:
         """Register gateway and nodes, each by its own transaction."""
@@ -108,17 +107,17 @@ class LocalChain:
                 binding = sign_peer_binding(domain, node.address, Role.NODE, peer)
                 self.sender(name).send(calls.register_node(payout, peer.point, binding))
 
-    def fund_payer(self, log_id: bytes) -> None:
+    def fund(self, log_id: bytes, payer_name: str, operator_name: str) -> None:
         """Give the payer play money, deposit it and assign it to the log; fill the reserve."""
         calls = Calls(self.client.deployment)
-        payer = self.sender("payer")
+        payer = self.sender(payer_name)
         if self.client.payer(payer.address).log_id == NO_LOG:
             payer.send(calls.mint(payer.address, DEPOSIT))
             payer.send(calls.approve(DEPOSIT))
             payer.send(calls.deposit(DEPOSIT))
             payer.send(calls.assign(log_id))
         if self.client.log_state(log_id).reserve == 0:
-            operator = self.sender("operator")
+            operator = self.sender(operator_name)
             operator.send(calls.mint(operator.address, RESERVE))
             operator.send(calls.approve(RESERVE))
             operator.send(calls.fund_reserve(log_id, RESERVE))

@@ -20,6 +20,7 @@ from pinaivu.keys import peer_id_of_point
 from pinaivu.local.chain import LocalChain
 from pinaivu.local.children import Child
 from pinaivu.local.folder import MODEL, NODES, Folder
+from pinaivu.local.logs import LocalLog, local_logs
 from pinaivu.local.operator import activate_pending, answers, read_json
 from pinaivu.local.ports import keep_ports, require_free
 from pinaivu.manifest import local_development_parameters
@@ -44,18 +45,24 @@ _IN_MANIFEST: Final = (
 class Network:
     """All processes of one local network."""
 
-    def __init__(self, folder: Folder, say: Say) -> None:
+    def __init__(self, folder: Folder, say: Say, *, logs: int = 1) -> None:
+        """`logs`: how many logs, all served by the same gateway and nodes."""
         self.folder = folder
         self.ports = keep_ports(folder.ports)
+        self.logs = local_logs(folder, self.ports, logs)
         self.chain = LocalChain(folder, self.ports.chain)
         self.children: dict[str, Child] = {}
-        self.log_id = b""
         self._say = say
 
     @property
+    def log_id(self) -> bytes:
+        """The first log's id."""
+        return self.logs[0].log_id
+
+    @property
     def log_url(self) -> str:
-        """The log's public server."""
-        return f"http://127.0.0.1:{self.ports.coordinator_http}"
+        """The first log's public server."""
+        return self.logs[0].url
 
     @property
     def gateway_url(self) -> str:
@@ -76,19 +83,19 @@ class Network:
         self.chain.start()
         parameters = local_development_parameters(self.chain.process.url, finality_blocks=0)
         self.folder.parameters.write_bytes(parameters.to_jcs())
-        self.log_id = self.chain.prepare(SIMULATED_MEASUREMENT, parameters.digest())
+        self.chain.prepare(SIMULATED_MEASUREMENT, parameters.digest())
         self.chain.await_allowed(SIMULATED_MEASUREMENT, parameters.digest(), self._say)
-        self.chain.set_endpoints(
-            self.log_id,
-            [f"/ip4/127.0.0.1/tcp/{self.ports.coordinator_p2p}", self.log_url],
-        )
+        for log in self.logs:
+            log.log_id = self.chain.open_log(log.operator)
+            self.chain.set_endpoints(log.operator, log.log_id, [log.address, log.url])
+            self.chain.fund(log.log_id, log.payer, log.operator)
         self.chain.register_parties(
             [f"/ip4/127.0.0.1/tcp/{self.ports.gateway_p2p}", self.gateway_url]
         )
-        self.chain.fund_payer(self.log_id)
         self._say("coordinator: boot with a SIMULATED attestation, epoch activated on chain")
-        self.start_coordinator()
-        self.start_submitter()
+        for log in self.logs:
+            self.start_coordinator(log)
+            self.start_submitter(log)
         self._say("gateway")
         self.start_gateway()
         self._say(f"{len(NODES)} nodes: engines loading, measuring what they can promise")
@@ -118,20 +125,21 @@ class Network:
         child.wait_until_done(within_s=120)
         del self.children["model"]
 
-    def start_coordinator(self) -> None:
-        """Boot a coordinator and have its epoch activated."""
+    def start_coordinator(self, log: LocalLog | None = None) -> None:
+        """Boot a log's coordinator (the first's) and have its epoch activated."""
+        log = log or self.logs[0]
         deployment = self.chain.client.deployment
         config = {
             "deployment": str(self.folder.deployment),
-            "log_id": to_hex(self.log_id),
-            "database": self.folder.database("coordinator"),
-            "listen": [f"/ip4/127.0.0.1/tcp/{self.ports.coordinator_p2p}"],
-            "http_port": self.ports.coordinator_http,
+            "log_id": to_hex(log.log_id),
+            "database": self.folder.database(log.coordinator),
+            "listen": [log.address],
+            "http_port": log.ports.http,
             "model_cards": [str(self.folder.card)],
         }
         addresses = {name: to_hex(getattr(deployment, name)) for name in _IN_MANIFEST}
         child = self._child(
-            "coordinator",
+            log.coordinator,
             "enclave.simulator",
             "--parameters",
             str(self.folder.parameters),
@@ -140,35 +148,38 @@ class Network:
             "--contracts",
             json.dumps(addresses),
             "--log-id",
-            to_hex(self.log_id),
+            to_hex(log.log_id),
             "--",
             sys.executable,
             "-m",
             "coordinator",
             "--config",
-            str(self._write_config("coordinator", config)),
+            str(self._write_config(log.coordinator, config)),
         )
         child.start()
         simulator = self.folder.key("simulator")
-        child.wait_until(lambda: activate_pending(self.chain, self.log_url, simulator), within_s=60)
         child.wait_until(
-            lambda: read_json(f"{self.log_url}/attestation")["pending"] is None, within_s=30
+            lambda: activate_pending(self.chain, log.url, simulator, log.operator), within_s=60
+        )
+        child.wait_until(
+            lambda: read_json(f"{log.url}/attestation")["pending"] is None, within_s=30
         )
 
-    def start_submitter(self) -> None:
-        """Start what sends signed batches to the chain."""
-        self.chain.sender("submitter")
+    def start_submitter(self, log: LocalLog | None = None) -> None:
+        """Start what sends a log's signed batches (the first's) to the chain."""
+        log = log or self.logs[0]
+        self.chain.sender(log.submitter)
         self._child(
-            "submitter",
+            log.submitter,
             "coordinator.submitter",
             "--log-url",
-            self.log_url,
+            log.url,
             "--rpc",
             self.chain.process.url,
             "--deployment",
             str(self.folder.deployment),
             "--key",
-            str(self.folder.key_path("submitter")),
+            str(self.folder.key_path(log.submitter)),
         ).start()
 
     def start_gateway(self) -> None:
@@ -182,9 +193,10 @@ class Network:
             "peer_key_file": str(self.folder.key_path("gateway-peer")),
             "rpc_url": self.chain.process.url,
             "deployment_file": str(self.folder.deployment),
-            "log_id": to_hex(self.log_id),
-            "coordinator": f"/ip4/127.0.0.1/tcp/{self.ports.coordinator_p2p}",
-            "log_url": self.log_url,
+            "logs": [
+                {"log_id": to_hex(log.log_id), "url": log.url, "coordinator": log.address}
+                for log in self.logs
+            ],
             "models": [
                 {
                     "name": MODEL,
@@ -212,7 +224,7 @@ class Network:
                 "rpc": self.chain.process.url,
                 "deployment": str(self.folder.deployment),
             },
-            "logs": [{"log_id": to_hex(self.log_id), "url": self.log_url}],
+            "logs": [{"log_id": to_hex(log.log_id), "url": log.url} for log in self.logs],
             "gateways": [f"{gateway}/p2p/{peer_id_of_point(peer.point)}"],
             "models": [
                 {

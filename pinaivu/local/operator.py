@@ -49,7 +49,7 @@ def answers(url: str) -> bool:
         raise NotAnswering(f"{url}: {error or type(error).__name__}") from error
 
 
-def activate_pending(chain: LocalChain, log_url: str, simulator: SecretKey) -> bool:
+def activate_pending(chain: LocalChain, log_url: str, simulator: SecretKey, operator: str) -> bool:
     """Activate the boot that a coordinator shows, if one is waiting; whether one was."""
     pending = read_json(f"{log_url}/attestation")["pending"]
     if pending is None:
@@ -69,7 +69,7 @@ def activate_pending(chain: LocalChain, log_url: str, simulator: SecretKey) -> b
     )
     signed = Signed.by(simulator, chain.client.deployment.domain, verdict)
     call = Calls(chain.client.deployment).activate(verdict, signed.signature)
-    chain.sender("operator").send(call)
+    chain.sender(operator).send(call)
     return True
 
 

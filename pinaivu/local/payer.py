@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from pinaivu.chain.client import ChainClient
@@ -17,11 +18,13 @@ _YEAR_MS: Final = 365 * 24 * 3600 * 1000
 _MAX_PRICE: Final = 20_000_000  # base units per million tokens, in and out
 
 
-def ensure_grant(folder: Folder, client: ChainClient, log_id: bytes) -> Signed[Grant]:
-    """The payer's grant to this gateway; signed anew if there is none that still holds."""
+def ensure_grant(
+    folder: Folder, client: ChainClient, log_id: bytes, payer_name: str = "payer"
+) -> Signed[Grant]:
+    """A payer's grant to this gateway; signed anew if there is none that still holds."""
     database = open_database(folder.database("gateway"), "gateway")
     try:
-        payer, gateway = folder.key("payer"), folder.key("gateway")
+        payer, gateway = folder.key(payer_name), folder.key("gateway")
         grant_epoch = client.payer(payer.address).grant_epoch
         wanted = (log_id, payer.address, grant_epoch)
         for known in list_grants(database):
@@ -52,13 +55,19 @@ def ensure_grant(folder: Folder, client: ChainClient, log_id: bytes) -> Signed[G
         database.close()
 
 
-def new_api_key(folder: Folder, label: str) -> str:
-    """A fresh API key on the payer's account; shown once, stored as its hash."""
+def new_api_key(folder: Folder, label: str, payers: Sequence[str] = ("payer",)) -> str:
+    """A fresh API key on the accounts of these payers; shown once, stored as its hash."""
     database = open_database(folder.database("gateway"), "gateway")
     try:
-        payer = folder.key("payer").address
-        now = time.time_ns() // 1_000_000
-        made = create_key(database, payer=payer, label=label, random=os.urandom, now_ms=now)
+        payer, *further = [folder.key(name).address for name in payers]
+        made = create_key(
+            database,
+            payer=payer,
+            further_payers=further,
+            label=label,
+            random=os.urandom,
+            now_ms=time.time_ns() // 1_000_000,
+        )
         return made.secret
     finally:
         database.close()

@@ -2,11 +2,14 @@
 
 import socket
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from pinaivu.chain.anvil import HOST, free_port
 from pinaivu.errors import Misconfigured
+
+P = TypeVar("P", bound=msgspec.Struct)
 
 
 class Ports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -21,24 +24,29 @@ class Ports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def keep_ports(path: Path) -> Ports:
-    """The ports in `path`, or fresh ones written there."""
+    """The network's ports in `path`, or fresh ones written there."""
+    return keep(path, Ports)
+
+
+def keep(path: Path, kind: type[P]) -> P:
+    """The ports in `path`, as many as `kind` has fields, or fresh ones written there."""
     if path.exists():
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Ports)
+            return msgspec.json.decode(path.read_bytes(), type=kind)
         except msgspec.DecodeError as error:
             raise Misconfigured(f"{path} holds no ports: remove it") from error
     chosen: set[int] = set()
-    while len(chosen) < len(Ports.__struct_fields__):
+    while len(chosen) < len(kind.__struct_fields__):
         chosen.add(free_port())
-    ports = Ports(*sorted(chosen))
+    ports = kind(*sorted(chosen))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(ports)))
     return ports
 
 
-def require_free(ports: Ports, path: Path) -> None:
+def require_free(ports: msgspec.Struct, path: Path) -> None:
     """`Misconfigured`, naming the port, where another program listens already."""
-    for name in Ports.__struct_fields__:
+    for name in ports.__struct_fields__:
         port = getattr(ports, name)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -61,11 +61,17 @@ class Connection:
         is to `abort`. The library's own probe opens a stream and negotiates a protocol, some 20 ms
         of CPU on both sides each time; the muxer's ping is one header. Its reader sets
         `_ping_event` for any answer and takes the round-trip time, by which it sizes its windows.
+
+        Raises `NotConnected` where the connection turns out to be gone: who was frozen for a while
+        pings peers that gave it up, before its reader has seen that they did.
         """
         if self._answered is None:
             self._answered = self._muxer._ping_event = trio.Event()  # noqa: SLF001
             self._muxer._ping_sent_time = trio.current_time()  # noqa: SLF001
-            await self._muxer._write_frame(_YAMUX_PING)  # noqa: SLF001
+            try:
+                await self._muxer._write_frame(_YAMUX_PING)  # noqa: SLF001
+            except Exception as error:
+                raise NotConnected(f"{self.peer} can't be pinged: {error!r}") from error
         await self._answered.wait()
         self._answered = None
         self.heard_at = trio.current_time()

@@ -229,10 +229,11 @@ class Host:
         The grace is for us: when this process was stalled the deadline fires before it has read
         what lies in its socket.
         """
-        for patience in (self._liveness.answer_within, self._liveness.grace):
-            with trio.move_on_after(patience):
-                await connection.wait_answer()
-                return True
+        with suppress(NotConnected):
+            for patience in (self._liveness.answer_within, self._liveness.grace):
+                with trio.move_on_after(patience):
+                    await connection.wait_answer()
+                    return True
         return False
 
     async def _run(

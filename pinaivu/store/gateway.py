@@ -45,6 +45,16 @@ class KeyRow(_Table, table=True):
     revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
 
 
+class PayerRow(_Table, table=True):
+    """A further payer of a key, asked in order of `place` where those before can't pay."""
+
+    __tablename__ = "key_payer"
+
+    key_id: str = Field(primary_key=True)
+    place: int = Field(primary_key=True)
+    payer: bytes
+
+
 class RequestRow(_Table, table=True):
     """A job this gateway has signed.
 

@@ -11,7 +11,7 @@ A running gateway notices a new, changed or revoked key within seconds. All func
 """
 
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -21,7 +21,7 @@ from sqlmodel import col, select
 from pinaivu.errors import Misconfigured
 from pinaivu.messages import Grant
 from pinaivu.store.database import Database
-from pinaivu.store.gateway import GrantRow, KeyRow
+from pinaivu.store.gateway import GrantRow, KeyRow, PayerRow
 from pinaivu.typed_data import Domain, Signed, signed_from_bytes
 
 KEY_PREFIX: Final = "sk-pnv-"
@@ -63,8 +63,9 @@ def create_key(
     now_ms: int,
     daily_tokens: int | None = None,
     daily_units: int | None = None,
+    further_payers: Sequence[bytes] = (),
 ) -> NewKey:
-    """Make a key that `payer`'s grants pay for."""
+    """Make a key that `payer`'s grants pay for; `further_payers`' in order, where those can't."""
     drawn = urlsafe_b64encode(random(_SECRET_BYTES)).decode("ascii").rstrip("=")
     new = NewKey("key-" + random(6).hex(), KEY_PREFIX + drawn)
     row = KeyRow(
@@ -79,6 +80,8 @@ def create_key(
     )
     with database.begin() as session:
         session.add(row)
+        for place, further in enumerate(further_payers):
+            session.add(PayerRow(key_id=new.key_id, place=place, payer=further))
     return new
 
 

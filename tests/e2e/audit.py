@@ -1,4 +1,4 @@
-"""`audit(network)`: fetch everything an outsider can get of a network's log, and re-prove it all.
+"""`audit(network)`: fetch all that an outsider can get of a network's logs, and re-prove it.
 
 Leaves come from the log's tiles under its newest checkpoint, bundles and batches from its public
 server, the rest from the chain. Nothing is read from the network's databases. The proving is
@@ -17,6 +17,8 @@ from pinaivu.attestation.simulated import SimulatedDocumentWarning
 from pinaivu.chain.facts import ContractFacts
 from pinaivu.checkpoints import parse_note
 from pinaivu.encoding import to_hex
+from pinaivu.local.folder import NODES
+from pinaivu.local.logs import LocalLog
 from pinaivu.local.network import Network
 from pinaivu.manifest import Manifest, Parameters
 from pinaivu.merkle.hashing import leaf_hash
@@ -36,14 +38,25 @@ _LEAVES: Final[dict[str, type[Message]]] = {
 _HASHES_PER_TILE: Final = 8  # levels of the tree between two levels of tiles
 
 
-def audit(network: Network) -> proving.Audited:
+def audit(network: Network) -> None:
     """Re-prove the network's whole state; `AuditFailed` names the first contradiction.
+
+    Each log for itself, and that the chain credited nothing beside them.
+    """
+    credited = sum(audit_log(network, log).credited for log in network.logs)
+    nodes = [network.folder.key(name).address for name in NODES]
+    on_chain = network.chain.client.node_credits(nodes)
+    assert sum(credit.lifetime for credit in on_chain) == credited
+
+
+def audit_log(network: Network, log: LocalLog) -> proving.Audited:
+    """Re-prove one log.
 
     The chain is looked at first: what it has settled by then is all published.
     """
     client = network.chain.client
     chain = ContractFacts(client)
-    with httpx.Client(base_url=network.log_url, timeout=30) as http:
+    with httpx.Client(base_url=log.url, timeout=30) as http:
         public = PublicLog(http)
         note = public.text("/checkpoint")
         size = parse_note(note).size
@@ -51,7 +64,7 @@ def audit(network: Network) -> proving.Audited:
         domain = client.deployment.domain
         public.require_tiles(size, [leaf.digest(domain) for leaf in leaves])
         state = proving.State(
-            log_id=network.log_id,
+            log_id=log.log_id,
             leaves=leaves,
             notes=[note],
             batches=[batch for batch in public.batches() if batch.message.new_size <= size],
@@ -62,6 +75,7 @@ def audit(network: Network) -> proving.Audited:
                 if isinstance(leaf.message, Receipt)
             },
             chain=chain,
+            sole_log=False,
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SimulatedDocumentWarning)  # `simulated` says it
@@ -82,6 +96,10 @@ class PublicLog:
     def text(self, path: str) -> str:
         """A text resource."""
         return self._get(path).text
+
+    def size(self) -> int:
+        """How many leaves the newest checkpoint covers."""
+        return parse_note(self.text("/checkpoint")).size
 
     def leaves(self, size: int) -> list[Any]:
         """Every signed leaf, from the receipt bundles, in order."""

@@ -13,8 +13,8 @@ from tests.e2e.stage import Stage
 
 @pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """A network in a folder of its own: chain, coordinator, gateway, three nodes, real engine."""
-    made = Network(Folder(tmp_path_factory.mktemp("network")), say=print)
+    """A network in a folder of its own: chain, two logs, gateway, three nodes, real engine."""
+    made = Network(Folder(tmp_path_factory.mktemp("network")), say=print, logs=2)
     try:
         made.start()
         yield made
@@ -24,8 +24,23 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 
 @pytest.fixture(scope="session")
 def whole_stage(network: Network) -> Stage:
-    ensure_grant(network.folder, network.chain.client, network.log_id)
+    for log in network.logs:
+        ensure_grant(network.folder, network.chain.client, log.log_id, log.payer)
     return Stage(network, new_api_key(network.folder, "end-to-end"))
+
+
+@pytest.fixture(scope="session")
+def whole_double_stage(whole_stage: Stage) -> Stage:
+    network = whole_stage.network
+    payers = [log.payer for log in network.logs]
+    return Stage(network, new_api_key(network.folder, "two logs", payers))
+
+
+@pytest.fixture
+def double_stage(whole_double_stage: Stage) -> Iterator[Stage]:
+    """The network with a key on it that has a payer at each of its two logs; audited, too."""
+    yield whole_double_stage
+    audit(whole_double_stage.network)
 
 
 @pytest.fixture

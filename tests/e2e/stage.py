@@ -92,7 +92,8 @@ class Stage:
             return found[0].message if found and found[1] == "final" else None
 
         receipt = until(f"{request_id} is final on chain", look)
-        public = httpx.get(f"{self.network.log_url}/receipts/{request_id}", timeout=30).json()
+        (log,) = (log for log in self.network.logs if log.log_id == receipt.log_id)
+        public = httpx.get(f"{log.url}/receipts/{request_id}", timeout=30).json()
         assert len(public["receipts"]) == 1
         return receipt
 
@@ -105,6 +106,10 @@ class Stage:
     def gateway_rows(self, query: str, *parameters: Any) -> list[Any]:
         """Rows of the gateway's database."""
         return _rows(self.network.folder.root / "databases" / "gateway.db", query, parameters)
+
+    def node_rows(self, name: str, query: str, *parameters: Any) -> list[Any]:
+        """Rows of a node's database."""
+        return _rows(self.network.folder.root / "databases" / f"{name}.db", query, parameters)
 
     def newest_job(self) -> str | None:
         """The request id of the newest job the gateway knows."""

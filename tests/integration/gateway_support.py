@@ -7,7 +7,7 @@
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from gateway.config import Limits
 from gateway.drafts import Identity
 from gateway.outbox import Pace
 from gateway.ports import Epoch, UnknownParty
-from gateway.service import Sources, open_gateway, run_http
+from gateway.service import LogPorts, Sources, open_gateway, run_http
 from gateway.surface import Gateway
 from pinaivu.keys import SecretKey, peer_id_of_point
 from pinaivu.messages import Grant, Receipt
@@ -117,7 +117,7 @@ class Network:
     async def receipt(self) -> Receipt:
         """The one job's receipt, as the gateway stored it."""
         await until(lambda: self.coordinator.only.receipt is not None)
-        await until(lambda: self.gateway.outbox.waiting == 0)
+        await until(lambda: self.gateway.logs.waiting == 0)
         row = await self.gateway.ledger.found_receipt(self.coordinator.only.job.message.job_id)
         assert row is not None
         assert row.problem is None, row.problem
@@ -171,8 +171,12 @@ async def network(
     key: dict[str, Any] | None = None,
     keys: Keys | None = None,
     coordinator: tuple[ScriptedCoordinator, Host] | None = None,
+    further: Sequence[tuple[ScriptedCoordinator, Host]] = (),
 ) -> AsyncGenerator[Network]:
-    """A running gateway, coordinator and one node for each script, ranked in that order."""
+    """A running gateway, coordinator and one node for each script, ranked in that order.
+
+    `further` are coordinators of other logs, for a key with a payer at each.
+    """
     keys = keys or Keys()
     if coordinator is None:
         async with (
@@ -183,36 +187,33 @@ async def network(
         ):
             yield inner
         return
-    scripted, coordinator_host = coordinator
-    registry, log = FixedRegistry(keys), FixedLog()
+    coordinators, log = [coordinator, *further], FixedLog()
     nodes = [ScriptedNode(script) for script in scripts]
-    registry.peers = {node.key.address: node.peer for node in nodes}
-    scripted.line = [node.key.address for node in nodes]
+    peers = {node.key.address: node.peer for node in nodes}
     url = f"sqlite:///{folder / 'gateway.db'}"
     database = open_database(url, "gateway")
-    add_grant(database, DOMAIN, signed_grant(keys, now_ms()), now_ms())
+    for scripted, _ in coordinators:
+        scripted.line = list(peers)
+        grant = signed_grant(scripted.keys, now_ms(), log_id=scripted.log_id)
+        add_grant(database, DOMAIN, grant, now_ms())
     new = create_key(
         database,
         payer=keys.payer.address,
+        further_payers=[scripted.keys.payer.address for scripted, _ in further],
         label="test",
         random=os.urandom,
         now_ms=now_ms(),
         **key or {},
     )
 
-    async def address() -> str:
-        return coordinator_host.addresses()[0]
-
     async with (
         open_host(keys.gateway_peer, ["/ip4/127.0.0.1/tcp/0"]) as host,
         open_gateway(
-            identity=Identity(keys.gateway, DOMAIN, LOG),
+            identity=Identity(keys.gateway, DOMAIN),
             database=database,
             batches=folder / "batches",
             host=host,
-            registry=registry,
-            coordinator=address,
-            public_log=log,
+            logs=[_log_ports(*listening, peers, log) for listening in coordinators],
             models={MODEL: model()},
             limits=limits,
             sources=sources(),
@@ -223,11 +224,21 @@ async def network(
         binds = await nursery.start(_run_http, gateway)
         for node in nodes:
             nursery.start_soon(node.run, host.addresses()[0])
-        await until(lambda: gateway.desk.market.connected)
+        await until(lambda: len(gateway.logs.connected) == len(coordinators))
         await until(lambda: all(gateway.desk.pool.count(node.peer) for node in nodes))
-        yield Network(keys, gateway, scripted, nodes, log, binds[0], new.secret, url)
+        yield Network(keys, gateway, coordinator[0], nodes, log, binds[0], new.secret, url)
         nursery.cancel_scope.cancel()
     database.close()
+
+
+def _log_ports(
+    scripted: ScriptedCoordinator, host: Host, peers: dict[bytes, PeerId], log: FixedLog
+) -> LogPorts:
+    async def address() -> str:
+        return host.addresses()[0]
+
+    registry = FixedRegistry(scripted.keys, peers)
+    return LogPorts(log_id=scripted.log_id, registry=registry, coordinator=address, public=log)
 
 
 async def _run_http(gateway: Gateway, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:

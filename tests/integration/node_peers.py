@@ -306,6 +306,7 @@ class Place:
     ack_timeout_s: float = 20.0
     clock_ahead_ms: int = 0
     model: ServedModel | None = None
+    heard: list[Callable[[], None]] = field(default_factory=list)
     quotes: Quotes = field(default_factory=Quotes)
 
     def now_ms(self) -> int:
@@ -357,6 +358,7 @@ class Place:
                 quotes=self.quotes,
                 ack_timeout_s=self.ack_timeout_s,
             )
+            self.heard = parts.heard
             yield parts.assemble(host, self.directory)
         database.close()
 

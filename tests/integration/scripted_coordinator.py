@@ -54,12 +54,14 @@ class OpenCase:
 class ScriptedCoordinator:
     """Awards to `line` in order, and receipts what is delivered. No auction, no log."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, log_id: bytes = LOG) -> None:
         self.keys = keys
+        self.log_id = log_id
         self.line: list[bytes] = []
         self.refusal: wire.Refused | None = None
         self.change: Callable[[Award], Award] = lambda award: award
         self.signer = keys.epoch
+        self.dies_awarding = False
         self.receipts_flow = trio.Event()
         self.receipts_flow.set()
         self.cases: dict[bytes, OpenCase] = {}
@@ -90,7 +92,7 @@ class ScriptedCoordinator:
         match frame:
             case wire.Hello():
                 assert frame.owner == self.keys.gateway.address
-                assert frame.log_id == LOG
+                assert frame.log_id == self.log_id
                 return wire.encode(wire.Done())
             case wire.SubmitJob():
                 return wire.encode(self._submit(frame))
@@ -109,7 +111,12 @@ class ScriptedCoordinator:
             return case.receipt
         if self.refusal:
             return self.refusal
-        return self._awarded(case.awards[-1]) if case.awards else self._award(case)
+        answer = self._awarded(case.awards[-1]) if case.awards else self._award(case)
+        if self.dies_awarding:
+            self.dies_awarding = False
+            for stream in self.streams:
+                stream.reset("the coordinator died")
+        return answer
 
     def _failed(self, failure: Signed[Failure]) -> wire.GatewayAnswer:
         failure.require(DOMAIN, self.keys.gateway.address)
@@ -132,7 +139,7 @@ class ScriptedCoordinator:
             for f in case.failures
         )
         award = Award(
-            log_id=LOG,
+            log_id=self.log_id,
             epoch=1,
             job_id=job.job_id,
             job_digest=case.job.digest(DOMAIN),
@@ -225,7 +232,7 @@ class ScriptedCoordinator:
             tolerance=Tolerance(terms.tolerance_tokens, terms.tolerance_ppm),
         )
         origin = Origin(
-            log_id=LOG, epoch=1, measurement=b"\x66" * 32, parameters_digest=terms.digest()
+            log_id=self.log_id, epoch=1, measurement=b"\x66" * 32, parameters_digest=terms.digest()
         )
         receipt = compose(facts, origin, self._books)
         self._books.post(receipt)
@@ -234,9 +241,11 @@ class ScriptedCoordinator:
 
 
 @asynccontextmanager
-async def scripted_coordinator(keys: Keys) -> AsyncGenerator[tuple[ScriptedCoordinator, Host]]:
+async def scripted_coordinator(
+    keys: Keys, log_id: bytes = LOG
+) -> AsyncGenerator[tuple[ScriptedCoordinator, Host]]:
     """A coordinator that listens."""
-    coordinator = ScriptedCoordinator(keys)
+    coordinator = ScriptedCoordinator(keys, log_id)
     async with open_host(keys.coordinator_peer, ["/ip4/127.0.0.1/tcp/0"]) as host:
         limits = FrameLimits.of(wire.MAX_CONTROL_FRAME)
         host.serve(wire.GATEWAY_PROTOCOL, coordinator.serve, limits)

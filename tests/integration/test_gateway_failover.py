@@ -304,7 +304,7 @@ async def test_grant_exhausted_is_the_callers_to_solve(tmp_path: Path) -> None:
         net.coordinator.refusal = wire.Refused("grant_exhausted", "the grant is used up")
         with pytest.raises(openai.RateLimitError, match="have the payer sign"):
             await net.complete()
-        assert net.gateway.outbox.waiting == 0
+        assert net.gateway.logs.waiting == 0
 
 
 def _changed(award: Any, **changes: Any) -> Any:

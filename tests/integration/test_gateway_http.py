@@ -233,9 +233,9 @@ async def test_coordinator_out_of_reach_is_said_at_once(tmp_path: Path) -> None:
         net.coordinator.refusal = None
         for stream in net.coordinator.streams:
             stream.reset("gone")
-        await until(lambda: not net.gateway.desk.market.connected)
+        await until(lambda: not net.gateway.logs.connected)
         assert (await call(net, "GET", "/healthz")).status_code == 503
-        await until(lambda: net.gateway.desk.market.connected)
+        await until(lambda: bool(net.gateway.logs.connected))
         assert (await call(net, "GET", "/healthz")).json()["status"] == "ok"
         assert (await net.complete()).choices
 

@@ -34,7 +34,7 @@ async def test_delivery_waits_for_a_coordinator_that_does_not_answer(tmp_path: P
         net.coordinator.receipts_flow = trio.Event()
         answer = await net.complete()
         assert answer.choices[0].message.content == "Here you are."
-        assert net.gateway.outbox.waiting == 1
+        assert net.gateway.logs.waiting == 1
         for stream in net.coordinator.streams:
             stream.reset("the coordinator ends")
         net.coordinator.receipts_flow.set()
@@ -49,7 +49,7 @@ async def test_delivery_is_sent_again_after_a_restart(tmp_path: Path) -> None:
         coordinator[0].receipts_flow = trio.Event()
         async with network(tmp_path, speaks("Kept."), keys=keys, coordinator=coordinator) as net:
             await net.complete()
-            await until(lambda: net.gateway.outbox.waiting == 1)
+            await until(lambda: net.gateway.logs.waiting == 1)
             url = net.database
         assert len(_rows(url, OutboxRow)) == 1
         coordinator[0].receipts_flow.set()
@@ -130,7 +130,7 @@ async def test_receipt_by_a_stranger_is_not_taken(tmp_path: Path) -> None:
         net.coordinator.receipt = forged  # type: ignore[method-assign]
         await net.complete()
         await until(lambda: net.coordinator.deliveries >= 3)
-        assert net.gateway.outbox.waiting == 1
+        assert net.gateway.logs.waiting == 1
         case = net.coordinator.only
         assert await net.gateway.ledger.found_receipt(case.job.message.job_id) is None
         message = signed_from_bytes(Receipt, case.receipt.receipt).message  # type: ignore[union-attr]
@@ -151,7 +151,7 @@ async def test_receipt_that_contradicts_our_evidence_is_kept_as_evidence(tmp_pat
 
         net.coordinator.receipt = dearer  # type: ignore[method-assign]
         await net.complete()
-        await until(lambda: net.coordinator.deliveries == 1 and net.gateway.outbox.waiting == 0)
+        await until(lambda: net.coordinator.deliveries == 1 and net.gateway.logs.waiting == 0)
         job_id = net.coordinator.only.job.message.job_id
         row = await net.gateway.ledger.found_receipt(job_id)
         assert row is not None
@@ -192,7 +192,7 @@ async def test_job_the_coordinator_refused_is_not_asked_for_for_ever(tmp_path: P
         async with network(tmp_path, keys=keys, coordinator=coordinator) as net:
             await _begin(net)
             await until(lambda: coordinator[0].submissions >= 4)
-            await until(lambda: net.gateway.outbox.waiting == 0)
+            await until(lambda: net.gateway.logs.waiting == 0)
             url = net.database
         (row,) = _rows(url, RequestRow)
         assert (row.state, row.prompt_tokens, row.units) == ("refused", 0, 0)

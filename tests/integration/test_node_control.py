@@ -95,6 +95,22 @@ async def test_an_engine_that_is_down_offers_no_slots(tmp_path: Path) -> None:
         await here.coordinator.offers.find(lambda offer: offer.message.slots == 2)
 
 
+async def test_offers_follow_an_engines_change_at_once(tmp_path: Path) -> None:
+    """They are not due for an hour; a call that crosses the withdrawal gets no bid."""
+    async with place(tmp_path) as here, here.assembled() as node, trio.open_nursery() as nursery:
+        for link in node.links.values():
+            link._renew_s = 3600
+        nursery.start_soon(node.run, trio.sleep_forever)
+        offer = await here.offered()
+        assert here.model is not None
+        here.model.engine.ready = False  # type: ignore[misc]
+        assert await here.coordinator.bid(_call(offer)) is None
+        for hear in here.heard:
+            hear()
+        await here.coordinator.offers.find(lambda offer: offer.message.slots == 0)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_completion_is_handed_in_again_after_a_restart(tmp_path: Path) -> None:
     """The coordinator was away when the order ended, and the node is killed meanwhile."""
     async with place(tmp_path) as here:

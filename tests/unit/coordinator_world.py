@@ -289,13 +289,17 @@ class World:
     def put_offers(self, *prices: int, **more: Any) -> None:
         """Offers of the first nodes at these prices."""
         for node, price in zip(NODES, prices, strict=False):
-            terms = {
-                "issued_ms": self.now,
-                "expires_ms": self.now + 15_000,
-                "sequence": next(self.sequence),
-            }
-            made = offer(node, price, **(terms | more))
-            self.book.put(Signed.by(node, DOMAIN, made), node_record(node), MODEL_RECORD, self.now)
+            self.put_offer(node, price, **more)
+
+    def put_offer(self, node: SecretKey, price: int, **more: Any) -> None:
+        """A node's offer at a price."""
+        terms = {
+            "issued_ms": self.now,
+            "expires_ms": self.now + 15_000,
+            "sequence": next(self.sequence),
+        }
+        made = offer(node, price, **(terms | more))
+        self.book.put(Signed.by(node, DOMAIN, made), node_record(node), MODEL_RECORD, self.now)
 
     async def submit(
         self, number: int = 1, *, terms: Grant | None = None, **more: Any

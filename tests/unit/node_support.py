@@ -313,7 +313,7 @@ class JobDraft:
             gateway=GATEWAY.address,
             node=NODE.address,
             rank=self.rank,
-            prior=bytes(32),
+            prior=bytes(32) if self.rank == 1 else b"\x36" * 32,
             bid_digest=bid_digest,
             clearing=int(Clearing.SECOND_SCORE),
             price_in=PRICE * RATIO_PPM // 10**6,

@@ -40,7 +40,7 @@ from tests.unit.gateway_facts import (
     grant,
 )
 
-HOLDER = Holder("key-1", PAYER.address, daily_tokens=100, daily_units=50)
+HOLDER = Holder("key-1", (PAYER.address,), daily_tokens=100, daily_units=50)
 
 
 class Clock:
@@ -58,7 +58,7 @@ async def access(folder: Path) -> AsyncGenerator[tuple[Access, Database, Ledger,
     database, clock = open_database(f"sqlite:///{folder / 'g.db'}", "gateway"), Clock()
     async with open_writer(database) as writer:
         ledger = Ledger(writer)
-        yield Access(ledger, GATEWAY.address, LOG, clock), database, ledger, clock
+        yield Access(ledger, GATEWAY.address, {LOG}, clock), database, ledger, clock
     database.close()
 
 
@@ -86,7 +86,8 @@ async def test_key_is_shown_once_and_stored_as_a_hash(tmp_path: Path) -> None:
         secret = new_key(database, daily_tokens=5)
         assert secret.startswith(KEY_PREFIX)
         holder = await found.authenticate(f"Bearer {secret}")
-        assert (holder.payer, holder.daily_tokens, holder.daily_units) == (PAYER.address, 5, None)
+        assert holder.payers == (PAYER.address,)
+        assert (holder.daily_tokens, holder.daily_units) == (5, None)
         (info,) = list_keys(database)
         assert info.shown.removesuffix("…") in secret
     for path in tmp_path.iterdir():  # noqa: ASYNC240 - a few kilobytes
@@ -132,7 +133,7 @@ async def test_newest_grant_that_fits_is_taken(tmp_path: Path) -> None:
         add_grant(database, DOMAIN, old, NOW)
         add_grant(database, DOMAIN, new, NOW + 1)
         add_grant(database, DOMAIN, new, NOW + 2)
-        assert await found.grant(HOLDER, MODEL) == new
+        assert await found.grants(HOLDER, MODEL) == [new]
         assert list_grants(database) == [new, old]
 
 
@@ -152,7 +153,7 @@ async def test_grant_that_does_not_fit_pays_for_nothing(
     async with access(tmp_path) as (found, database, _, _clock):
         add_grant(database, DOMAIN, grant(**changes), NOW)
         with pytest.raises(ApiError, match="have the payer sign one") as caught:
-            await found.grant(HOLDER, MODEL)
+            await found.grants(HOLDER, MODEL)
         assert caught.value.status == 403
 
 
@@ -200,7 +201,7 @@ async def test_nobody_is_let_in_when_the_database_fails(tmp_path: Path) -> None:
             raise StorageFailed(f"{key_id} {day}")
 
     async with access(tmp_path) as (_, _, ledger, clock):
-        found = Access(Broken(ledger._writer), GATEWAY.address, LOG, clock)
+        found = Access(Broken(ledger._writer), GATEWAY.address, {LOG}, clock)
         with pytest.raises(StorageFailed):
             await found.authenticate("Bearer sk-pnv-x")
         with pytest.raises(StorageFailed):

@@ -18,8 +18,7 @@ GOOD: dict[str, Any] = {
     "peer_key_file": "/etc/peer.hex",
     "rpc_url": "http://127.0.0.1:8545",
     "deployment_file": "deployment.json",
-    "log_id": "0x" + "11" * 32,
-    "log_url": "http://127.0.0.1:8081",
+    "logs": [{"log_id": "0x" + "11" * 32, "url": "http://127.0.0.1:8081"}],
     "models": [{"name": "m", "tokenizer_file": "t.json", "chat_template_file": "t.jinja"}],
 }
 
@@ -40,9 +39,12 @@ def test_relative_paths_are_the_files_own(tmp_path: Path) -> None:
 
 def test_toml_is_read_too(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
-    lines = [f"{name} = {json.dumps(value)}" for name, value in GOOD.items() if name != "models"]
-    table = "[[models]]\n" + "\n".join(f'{k} = "{v}"' for k, v in GOOD["models"][0].items())
-    path.write_text("\n".join(lines) + "\n[limits]\nmax_in_flight = 3\n" + table)
+    tables = {name: GOOD[name][0] for name in ("logs", "models")}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in GOOD.items() if name not in tables]
+    lines += ["[limits]", "max_in_flight = 3"]
+    for name, table in tables.items():
+        lines += [f"[[{name}]]", *(f'{k} = "{v}"' for k, v in table.items())]
+    path.write_text("\n".join(lines))
     config = load_config(path, {})
     assert config.limits.max_in_flight == 3
     assert config.models[0].name == "m"
@@ -61,7 +63,9 @@ def test_environment_overrides_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "variables", "said"),
     [
-        (GOOD | {"log_id": "0x11"}, {}, "log_id"),
+        (GOOD | {"logs": [{"log_id": "0x11", "url": "http://a"}]}, {}, "log_id"),
+        (GOOD | {"logs": []}, {}, "logs"),
+        (GOOD | {"logs": GOOD["logs"] * 2}, {}, "twice"),
         (GOOD | {"colour": "red"}, {}, "colour"),
         (GOOD | {"models": []}, {}, "models"),
         ([1], {}, "no table"),

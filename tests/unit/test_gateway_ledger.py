@@ -124,7 +124,7 @@ async def test_receipt_replaces_our_figures_and_ends_the_sending(tmp_path: Path)
     async with ledger(tmp_path) as (found, _):
         await found.open(request_row(1, tokens=9))
         await found.conclude(conclusion(1))
-        assert await found.unfinished() == [JOB]
+        assert [row.job_id for row in await found.unfinished()] == [JOB]
         await found.receipt(receipt(), (8, 4), 11)
         assert await state(found) == (("receipted", 4, 11), None, True)
         assert await found.unfinished() == []
@@ -139,7 +139,7 @@ async def test_unfinished_jobs_are_found_oldest_first(tmp_path: Path) -> None:
             await found.open(request_row(number, tokens=1, at_ms=at))
         await found.mark((4).to_bytes(16), "refused")
         await found.mark((3).to_bytes(16), "unserved")
-        assert [int.from_bytes(job) for job in await found.unfinished()] == [2, 3, 1]
+        assert [int.from_bytes(row.job_id) for row in await found.unfinished()] == [2, 3, 1]
 
 
 async def test_refused_request_is_charged_nothing(tmp_path: Path) -> None:
