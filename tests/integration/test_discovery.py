@@ -14,6 +14,8 @@ import httpx
 import pytest
 import trio
 
+from gateway.network import ChainRegistry, LogServer
+from gateway.places import Places
 from node.config import ChainConfig, Config, LlamaCpp, LogConfig, ModelConfig
 from node.directory import HttpDirectory
 from node.journal import Journal
@@ -38,6 +40,7 @@ from tests.integration.node_peers import (
     activate_epoch,
     text_in,
 )
+from tests.integration.p2p_support import until
 from tests.unit import node_support as n
 
 pytestmark = pytest.mark.chain
@@ -220,6 +223,25 @@ async def keep_running(what: AbstractAsyncContextManager[None]) -> None:
     """In a task of its own, so that others may end before it."""
     async with what:
         await trio.sleep_forever()
+
+
+async def test_a_gateway_finds_the_coordinator_by_the_logs_id(ground: Ground) -> None:
+    """And finds it again elsewhere: the same registry object, asked before each dial."""
+    client, log_id = ground.net.client, ground.net.log_id
+    places = Places(log_id, client.log_endpoints, private=True)
+    async with (
+        httpx.AsyncClient(timeout=5, trust_env=False) as web,
+        open_host(n.GATEWAY_PEER.secret) as host,
+    ):
+        registry = ChainRegistry(client, log_id, LogServer(web, places), places)
+        seen = list[str]()
+        for _ in range(2):
+            async with coordinator(ground) as (there, said):
+                ground.log_is_at("/ip4/10.0.0.1/udp/1/quic-v1", *said)
+                seen.append(await registry.coordinator_address())
+                assert await host.connect(seen[-1]) == there.host.peer_id
+            await until(lambda: not host.peers())
+        assert len(set(seen)) == 2
 
 
 async def test_a_hostile_registry_entry_does_no_harm(ground: Ground, tmp_path: Path) -> None:
