@@ -1,7 +1,8 @@
 """The coordinator's side of the control streams: who is there, and what they may ask.
 
 A stream belongs to whoever its noise-proven peer key is registered to on chain; `Hello` only says
-which registration to look at. Errors by the peer are answered, never fatal.
+which registration to look at. Errors by the peer are answered, never fatal; but who doesn't say who
+it is in time is dropped, since anybody can open streams.
 """
 
 import logging
@@ -29,6 +30,7 @@ from pinaivu.p2p.errors import NotConnected
 from pinaivu.p2p.frames import FrameStream
 from pinaivu.typed_data import signed_from_bytes
 
+HELLO_WITHIN_S = 15.0
 _RECEIPT_WAIT_S = 30.0
 _BATCH_WAIT_S = 10.0
 _RETRY_AFTER_MS = 1_000
@@ -104,22 +106,25 @@ class Sessions:
     async def serve_node(self, peer: PeerId, stream: FrameStream) -> None:
         """A node's control stream, until it ends."""
         record: list[NodeRecord] = []
+        greeted = trio.Event()
 
         async def answer(payload: bytes) -> wire.NodeAnswer:
             frame = wire.read_node_to_coordinator(payload)
             if isinstance(frame, wire.Hello):
                 record[:] = [await self._node_hello(peer, frame)]
                 self._enter(NODE, frame.owner, calls)
+                greeted.set()
             else:
                 await self._node_call(_introduced(record), frame)
             return wire.Done()
 
         calls = Calls(stream, on_call=_answering(answer))
-        await _run_registered(calls, self._nodes)
+        await _run_registered(calls, self._nodes, greeted)
 
     async def serve_gateway(self, peer: PeerId, stream: FrameStream) -> None:
         """A gateway's control stream, until it ends."""
         owner: list[bytes] = []
+        greeted = trio.Event()
 
         async def answer(payload: bytes) -> wire.GatewayAnswer:
             frame = wire.read_gateway_to_coordinator(payload)
@@ -128,10 +133,11 @@ class Sessions:
             await self._gateway_hello(peer, frame)
             owner[:] = [frame.owner]
             self._enter(GATEWAY, frame.owner, calls)
+            greeted.set()
             return wire.Done()
 
         calls = Calls(stream, on_call=_answering(answer))
-        await _run_registered(calls, self._gateways)
+        await _run_registered(calls, self._gateways, greeted)
 
     def _enter(self, role: str, owner: bytes, calls: Calls) -> None:
         (self._nodes if role == NODE else self._gateways)[owner] = calls
@@ -240,10 +246,20 @@ def _answering(
     return run
 
 
-async def _run_registered(calls: Calls, table: dict[bytes, Calls]) -> None:
+async def _run_registered(calls: Calls, table: dict[bytes, Calls], greeted: trio.Event) -> None:
     """Run a conversation; whatever name it was entered under is free afterwards."""
-    try:
-        await calls.run()
-    finally:
-        for owner in [owner for owner, entry in table.items() if entry is calls]:
-            del table[owner]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_require_hello, calls, greeted)
+        try:
+            await calls.run()
+        finally:
+            for owner in [owner for owner, entry in table.items() if entry is calls]:
+                del table[owner]
+        nursery.cancel_scope.cancel()
+
+
+async def _require_hello(calls: Calls, greeted: trio.Event) -> None:
+    with trio.move_on_after(HELLO_WITHIN_S):
+        await greeted.wait()
+        return
+    calls.stream.drop_peer("no hello")

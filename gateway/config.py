@@ -11,8 +11,8 @@
 
     [[logs]]                                   # one or more
     log_id = "0x…"
-    url = "http://127.0.0.1:9000"
-    coordinator = "/ip4/127.0.0.1/tcp/4001"    # optional, without /p2p/…: where it says, else
+    url = "http://127.0.0.1:9000"              # optional: where the chain says, else
+    coordinator = "/ip4/127.0.0.1/tcp/4001"    # the same, without /p2p/…
 
     [[models]]
     name = "smollm2-135m-instruct"
@@ -21,7 +21,9 @@
 
 Relative paths are meant from the file's folder. A variable overrides the member of its name in
 upper case, e.g. ``PINAIVU_GATEWAY_LISTEN``; lists and tables are given as JSON. This module is the
-only one that reads the environment, and it opens no other file.
+only one that reads the environment, and it opens no other file. ``all_logs = true`` in the place of
+the logs means those that the chain knows at start; ``private_endpoints = true`` lets what is said
+on chain lead into private networks, as on a local one.
 """
 
 import json
@@ -35,6 +37,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pinaivu.errors import Misconfigured
 
 _PREFIX: Final = "PINAIVU_GATEWAY_"
+MOST_LOGS: Final = 8
 _Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
@@ -58,10 +61,10 @@ class Limits(_Part):
 
 
 class LogConfig(_Part):
-    """A log, the URL of its public server, and where its coordinator is dialed."""
+    """A log; the URL of its public server and where its coordinator is dialed, or as on chain."""
 
     log_id: Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
-    url: str
+    url: str | None = None
     coordinator: str | None = None
 
     @property
@@ -90,7 +93,9 @@ class Config(_Part):
     peer_key_file: Path
     rpc_url: str
     deployment_file: Path
-    logs: list[LogConfig] = Field(min_length=1)
+    logs: list[LogConfig] = Field(default=[], max_length=MOST_LOGS)
+    all_logs: bool = False
+    private_endpoints: bool = False
     models: list[ModelFiles] = Field(min_length=1)
     limits: Limits = Limits()
     log_level: str = "INFO"
@@ -111,6 +116,8 @@ def load_config(path: Path, environment: Mapping[str, str]) -> Config:
             for fault in error.errors()
         )
         raise Misconfigured(f"{path}: {faults}") from error
+    if bool(config.logs) == config.all_logs:
+        raise Misconfigured(f"{path}: logs: name one or more, or set all_logs")
     if len({log.log_id for log in config.logs}) < len(config.logs):
         raise Misconfigured(f"{path} names a log twice")
     return _resolved(config, path.parent)

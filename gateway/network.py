@@ -6,13 +6,15 @@ an attestation stands behind them was checked by whoever let the chain accept th
 checked again by `pinaivu verify`; it is not checked here.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, Final, TypeVar, cast
 
 import httpx
 import trio
 
 from gateway.config import ModelFiles
+from gateway.places import Places
 from gateway.ports import Epoch, ServedModel, UnknownParty
 from pinaivu.chain.client import ChainClient
 from pinaivu.encoding import parse_json, to_hex
@@ -24,6 +26,8 @@ from pinaivu.tokens import Tokenizer
 
 _BELIEVED_S: Final = 60.0
 _NOT_FOUND: Final = 404
+_WITHIN_S: Final = 20.0
+_MOST_BYTES: Final = 64 << 20  # a bundle holds every offer of its auction
 T = TypeVar("T")
 
 
@@ -36,16 +40,15 @@ class ForgedManifest(PeerFault):
 
 
 class LogServer:
-    """A `PublicLog` by URL."""
+    """A `PublicLog` over HTTP, at the first of the log's URLs that answers."""
 
-    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, places: Places) -> None:
         self._http = http
-        self._url = url.rstrip("/")
+        self._places = places
 
     async def bundle(self, gateway: bytes, request_id: str) -> bytes | None:
         """The public bundle, or None while there is none."""
-        answer = await self._get(f"/bundles/{to_hex(gateway)}/{request_id}")
-        return answer.content if answer else None
+        return await self._get(f"/bundles/{to_hex(gateway)}/{request_id}")
 
     async def settlement(self, gateway: bytes, request_id: str) -> dict[str, Any]:
         """How far the settlement of our job of this id has come."""
@@ -61,36 +64,47 @@ class LogServer:
         if answer is None:
             return None
         try:
-            found = parse_json(answer.content)
+            found = parse_json(answer)
         except InvalidEncoding as error:
-            raise LogUnreachable(f"{self._url}{path} gave no JSON") from error
+            raise LogUnreachable(f"{path} of the log's server is no JSON") from error
         if not isinstance(found, dict):
-            raise LogUnreachable(f"{self._url}{path} gave no JSON object")
+            raise LogUnreachable(f"{path} of the log's server is no JSON object")
         return found
 
-    async def _get(self, path: str) -> httpx.Response | None:
+    async def _get(self, path: str) -> bytes | None:
+        failures = list[LogUnreachable]()
+        for url in await self._places.urls():
+            try:
+                return await self._get_from(url.rstrip("/") + path)
+            except LogUnreachable as error:
+                failures.append(error)
+        self._places.doubt()
+        raise failures[-1]
+
+    async def _get_from(self, url: str) -> bytes | None:
+        """A whole answer, bounded in time and size: the server may be anybody's."""
         try:
-            answer = await self._http.get(self._url + path)
-        except httpx.HTTPError as error:
-            raise LogUnreachable(f"{self._url} can't be reached: {error}") from error
-        if answer.status_code == _NOT_FOUND:
-            return None
-        if not answer.is_success:
-            raise LogUnreachable(f"{self._url}{path} answered {answer.status_code}")
-        return answer
+            with trio.fail_after(_WITHIN_S):
+                async with self._http.stream("GET", url) as answer:
+                    if answer.status_code == _NOT_FOUND:
+                        return None
+                    if not answer.is_success:
+                        raise LogUnreachable(f"{url} answered {answer.status_code}")
+                    return await _bounded(answer)
+        except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
+            why = str(error) or type(error).__name__
+            raise LogUnreachable(f"{url} can't be reached: {why}") from error
 
 
 class ChainRegistry:
     """A `Registry` over the contracts; reads are synchronous, in worker threads."""
 
-    def __init__(
-        self, client: ChainClient, log_id: bytes, log: LogServer, address: str | None
-    ) -> None:
-        """`address`: where to dial the coordinator, without a peer id; None: where it says."""
+    def __init__(self, client: ChainClient, log_id: bytes, log: LogServer, places: Places) -> None:
         self._client = client
         self._log_id = log_id
         self._log = log
-        self._address = address
+        self._places = places
+        self._dials = 0
         self._epoch: Epoch | None = None
         self._advertised: list[str] = []
         self._signers: dict[int, tuple[float, bytes]] = {}
@@ -121,14 +135,17 @@ class ChainRegistry:
         return self._epoch or await self.refresh()
 
     async def coordinator_address(self) -> str:
-        """Where to dial the coordinator of the epoch that is active now, peer id included."""
+        """Where to dial the coordinator of the epoch that is active now, peer id included.
+
+        Asked before each attempt: several places take turns, and the chain is read again.
+        """
+        self._places.doubt()
         epoch = await self.refresh()
-        if self._address is not None:
-            return f"{self._address}/p2p/{epoch.peer}"
-        for address in self._advertised:
-            if address.endswith(f"/p2p/{epoch.peer}"):
-                return address
-        raise LogUnreachable("the coordinator advertises no address under its attested peer key")
+        found = await self._places.coordinators(epoch.peer, self._advertised)
+        if not found:
+            raise LogUnreachable("the coordinator advertises no address under its attested key")
+        self._dials += 1
+        return found[(self._dials - 1) % len(found)]
 
     async def signer(self, epoch: int) -> bytes:
         """The key of an epoch that wasn't revoked; believed for a minute."""
@@ -189,6 +206,17 @@ def load_models(client: ChainClient, files: list[ModelFiles]) -> dict[str, Serve
             tokenizer=tokenizer,
         )
     return models
+
+
+async def _bounded(answer: httpx.Response) -> bytes:
+    parts, size = list[bytes](), 0
+    async with aclosing(cast("AsyncGenerator[bytes]", answer.aiter_bytes())) as content:
+        async for part in content:
+            size += len(part)
+            if size > _MOST_BYTES:
+                raise LogUnreachable(f"{answer.url} is longer than {_MOST_BYTES} bytes")
+            parts.append(part)
+    return b"".join(parts)
 
 
 def _manifest_of(published: dict[str, Any], number: int) -> tuple[Manifest, Parameters]:

@@ -18,20 +18,23 @@ from hypercorn.trio import serve as serve_http
 
 from gateway.access import Access
 from gateway.app import create_app
-from gateway.config import Config, Limits, LogConfig
+from gateway.config import MOST_LOGS, Config, Limits, LogConfig
 from gateway.desk import Desk
 from gateway.drafts import Identity
 from gateway.ledger import Ledger
 from gateway.logs import Log, Logs
 from gateway.market import Address, Market
-from gateway.network import ChainRegistry, LogServer, load_models
+from gateway.network import ChainRegistry, LogServer, LogUnreachable, load_models
 from gateway.outbox import Outbox, Pace
+from gateway.places import Places
 from gateway.ports import PublicLog, Registry, ServedModel
 from gateway.store_forms import job_of
 from gateway.surface import Gateway
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
+from pinaivu.chain.discovery import known_logs
 from pinaivu.chain.rpc import HttpRpc
+from pinaivu.encoding import to_hex
 from pinaivu.errors import Misconfigured
 from pinaivu.keyfiles import read_key
 from pinaivu.p2p import wire
@@ -150,6 +153,7 @@ async def serve(config: Config, sources: Sources, stopping: Callable[[], Awaitab
     client = ChainClient(HttpRpc(config.rpc_url), deployment)
     await trio.to_thread.run_sync(client.check)
     models = await trio.to_thread.run_sync(load_models, client, config.models)
+    logs = config.logs or await trio.to_thread.run_sync(_logs_on_chain, client)
     database = open_database(config.database, "gateway")
     identity = Identity(key, deployment.domain)
     try:
@@ -161,7 +165,9 @@ async def serve(config: Config, sources: Sources, stopping: Callable[[], Awaitab
                 database=database,
                 batches=config.batches_folder,
                 host=host,
-                logs=[_log_ports(client, http, log) for log in config.logs],
+                logs=[
+                    _log_ports(client, http, log, private=config.private_endpoints) for log in logs
+                ],
                 models=models,
                 limits=config.limits,
                 sources=sources,
@@ -173,9 +179,21 @@ async def serve(config: Config, sources: Sources, stopping: Callable[[], Awaitab
         database.close()
 
 
-def _log_ports(client: ChainClient, http: httpx.AsyncClient, log: LogConfig) -> LogPorts:
-    public = LogServer(http, log.url)
-    registry = ChainRegistry(client, log.id, public, log.coordinator)
+def _logs_on_chain(client: ChainClient) -> list[LogConfig]:
+    found = known_logs(client, MOST_LOGS)
+    if not found:
+        raise LogUnreachable("the chain knows no log with an active epoch; try again, or name logs")
+    return [LogConfig(log_id=to_hex(log_id)) for log_id in found]
+
+
+def _log_ports(
+    client: ChainClient, http: httpx.AsyncClient, log: LogConfig, *, private: bool
+) -> LogPorts:
+    places = Places(
+        log.id, client.log_endpoints, url=log.url, coordinator=log.coordinator, private=private
+    )
+    public = LogServer(http, places)
+    registry = ChainRegistry(client, log.id, public, places)
     return LogPorts(
         log_id=log.id,
         registry=registry,

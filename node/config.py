@@ -3,14 +3,17 @@
     {
       "state": "state/node-1",
       "chain": {"rpc": "http://127.0.0.1:8545", "deployment": "deployment.json"},
-      "logs": [{"log_id": "0x…", "url": "http://127.0.0.1:8081"}],
-      "gateways": ["/ip4/127.0.0.1/tcp/4003/p2p/16Uiu2HA…"],
+      "logs": [{"log_id": "0x…"}],
+      "gateways": ["0x…"],
       "models": [{
         "name": "smollm2-135m-instruct", "files": "models/smollm2", "price_out": 400000,
         "engine": {"kind": "llamacpp", "gguf": "models/smollm2/model.gguf", "slots": 2}
       }]
     }
 
+Logs and gateways are looked up on chain by their ids; a log's `url` and, in its id's place, a
+gateway's multiaddr with peer id take precedence. `"all_logs": true` in the place of `logs` means
+those that the chain knows at start.
 Paths are relative to the file. Everything is checked here, so that what runs holds valid values.
 Secrets are not in it; keys lie in files of their own.
 """
@@ -30,7 +33,11 @@ from pinaivu.codes import Feature
 
 _KINDS: Final = ("tools", "structured", "logprobs", "choices", "reasoning", "continues")
 
+MOST_LOGS: Final = 8
+"""Each log gets a share of the slots and a control stream."""
+
 Hex32 = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}\Z")]
+Gateway = Annotated[str, Meta(pattern=r"^(0x[0-9a-f]{40}|/.{1,255})\Z")]
 Positive = Annotated[int, Meta(ge=1)]
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
 Model = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]{1,128}\Z")]
@@ -103,10 +110,10 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """A log to work for, and the URL of its public server."""
+    """A log to work for, and the URL of its public server; without one as the chain says."""
 
     log_id: Hex32
-    url: str
+    url: str | None = None
 
     @property
     def id(self) -> bytes:
@@ -115,10 +122,15 @@ class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChainConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The chain's endpoint, and the file with the contracts' addresses."""
+    """The chain's endpoint, and the file with the contracts' addresses.
+
+    `private_endpoints`: what parties publish on chain may lead into private networks, as on a
+    local one; else a stranger could have the node knock at its owner's doors.
+    """
 
     rpc: str
     deployment: str
+    private_endpoints: bool = False
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -126,8 +138,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     state: str
     chain: ChainConfig
-    logs: Annotated[tuple[LogConfig, ...], Meta(min_length=1)]
-    gateways: Annotated[tuple[str, ...], Meta(min_length=1)]
+    logs: Annotated[tuple[LogConfig, ...], Meta(max_length=MOST_LOGS)] = ()
+    all_logs: bool = False
+    gateways: Annotated[tuple[Gateway, ...], Meta(min_length=1)]
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
     database: str | None = None
     node_key: str | None = None
@@ -176,6 +189,11 @@ def load_config(path: Path) -> Config:
     except msgspec.DecodeError as error:
         raise BadConfig(f"the configuration {path} is wrong: {error}") from error
     config = msgspec.structs.replace(config, base=str(path.absolute().parent))
+    if bool(config.logs) == config.all_logs:
+        raise BadConfig(
+            f"the configuration {path} is wrong: name logs or set `all_logs`, one of them - at"
+            " `$.logs`"
+        )
     _require_distinct(path, "log", [log.log_id for log in config.logs])
     _require_distinct(path, "model", [model.name for model in config.models])
     _require_distinct(path, "gateway", list(config.gateways))

@@ -121,15 +121,15 @@ class CoordinatorLink:
             epoch = await self._log.next_after(epoch)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._until_superseded, epoch, nursery.cancel_scope)
-                await self._stay_connected(host, epoch.address)
+                await self._stay_connected(host, epoch.addresses)
 
-    async def _stay_connected(self, host: Host, address: str) -> None:
-        """Dial one address for ever, even one that can't be dialed: it is not ours to mend."""
+    async def _stay_connected(self, host: Host, addresses: tuple[str, ...]) -> None:
+        """Dial them for ever, even if none can be dialed: that is not ours to mend."""
         while True:
             try:
                 await keep_connected(
                     host,
-                    address,
+                    addresses,
                     wire.NODE_PROTOCOL,
                     self._session,
                     random=self._random,

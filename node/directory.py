@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 import httpx
 import msgspec
+import trio
 
 from node.errors import DirectoryUnavailable, DirectoryWrong
 from node.ports import Publication, Published
@@ -17,6 +18,7 @@ from pinaivu.errors import InvalidEncoding
 from pinaivu.manifest import Manifest, Parameters
 
 _MOST_BYTES: Final = 4 << 20
+_WITHIN_S: Final = 20.0  # all of it: a server may also dribble
 
 
 class _Epoch(msgspec.Struct):
@@ -51,21 +53,25 @@ class HttpDirectory:
         return Published(epochs, tuple(document.addresses))
 
     async def _get(self, place: str) -> bytes:
-        parts = list[bytes]()
-        size = 0
         try:
-            async with self._http.stream("GET", place) as answer:
-                answer.raise_for_status()
-                parts_of = cast("AsyncGenerator[bytes]", answer.aiter_bytes())
-                async with aclosing(parts_of) as content:
-                    async for part in content:
-                        size += len(part)
-                        if size > _MOST_BYTES:
-                            raise DirectoryWrong(f"{place} is longer than {_MOST_BYTES} bytes")
-                        parts.append(part)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            with trio.fail_after(_WITHIN_S):
+                return await self._content(place)
+        except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
             why = str(error) or type(error).__name__
             raise DirectoryUnavailable(f"no answer from {place}: {why}") from error
+
+    async def _content(self, place: str) -> bytes:
+        parts = list[bytes]()
+        size = 0
+        async with self._http.stream("GET", place) as answer:
+            answer.raise_for_status()
+            parts_of = cast("AsyncGenerator[bytes]", answer.aiter_bytes())
+            async with aclosing(parts_of) as content:
+                async for part in content:
+                    size += len(part)
+                    if size > _MOST_BYTES:
+                        raise DirectoryWrong(f"{place} is longer than {_MOST_BYTES} bytes")
+                    parts.append(part)
         return b"".join(parts)
 
 

@@ -5,6 +5,10 @@ directory delivers the manifest, the parameters and the addresses. Only what fit
 over, so the directory's host can withhold and delay but not replace a coordinator. When it restarts
 with new keys, the next poll finds the new epoch and whoever waits in `next_after` gets it.
 
+Where the directory is, and where else the coordinator can be dialed, is configured or else what the
+log's operator says on chain, read anew whenever the coordinator is lost. Those are anybody's words:
+of them `pinaivu.endpoints` keeps what may be dialed.
+
 A log without an active epoch has `current` None: nothing it signs is accepted then.
 """
 
@@ -14,10 +18,11 @@ from typing import Final
 
 import trio
 
-from node.errors import DirectoryWrong, JobRefused
+from node.errors import DirectoryUnavailable, DirectoryWrong, JobRefused
 from node.ports import Chain, Directory, Publication, Published
 from pinaivu.chain.records import EpochRecord, PairRecord
 from pinaivu.codes import Reason
+from pinaivu.endpoints import MOST, Endpoints, parse_endpoints, without_peer
 from pinaivu.errors import InvalidEncoding, PeerFault, TransportFailure
 from pinaivu.keys import address_of_point, peer_id_of_point, point_of_compressed
 from pinaivu.manifest import Manifest, Parameters
@@ -28,12 +33,12 @@ _logger: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """An active epoch that chain and directory agree about; `address` is a multiaddr."""
+    """An active epoch that chain and directory agree about; at least one multiaddr to dial."""
 
     number: int
     signer: bytes
     parameters: Parameters
-    address: str
+    addresses: tuple[str, ...]
 
 
 class LogWatch:
@@ -42,19 +47,25 @@ class LogWatch:
     def __init__(
         self,
         log_id: bytes,
-        url: str,
+        url: str | None,
         *,
         domain: Domain,
         chain: Chain,
         directory: Directory,
+        private: bool = False,
         poll_s: float = 2.0,
     ) -> None:
+        """`url`: of the log's public server; None: as the chain says.
+
+        `private`: what the chain says may lead into private networks, too.
+        """
         self.log_id = log_id
         self.current: Epoch | None = None
         self._url = url
         self._domain = domain
         self._chain = chain
         self._directory = directory
+        self._private = private
         self._poll_s = poll_s
         self._signers: dict[int, bytes] = {}
         self._doubtful = True
@@ -117,22 +128,64 @@ class LogWatch:
         else:
             self._set(None)  # what the ended epoch's key signs is not accepted any more
         pair = await trio.to_thread.run_sync(self._chain.pair_at, record.pair)
-        published = await self._directory.read(self._url)
+        places = await self._places()
+        epoch = await self._first_agreed(record, pair, places)
         self._doubtful = False
-        self._set(self._agreed(record, pair, published))
+        self._set(epoch)
 
-    def _agreed(self, record: EpochRecord, pair: PairRecord, published: Published) -> Epoch:
+    async def _places(self) -> Endpoints:
+        """Where the log is served: as configured, else as its operator says now."""
+        if self._url is not None:
+            return Endpoints(urls=(self._url,))
+        said = await trio.to_thread.run_sync(self._chain.log_endpoints, self.log_id)
+        places = parse_endpoints(said, private=self._private)
+        if not places.urls:
+            raise DirectoryUnavailable(
+                f"the chain names no URL for log 0x{self.log_id.hex()} that may be read: its"
+                " operator has to set one, or the configuration the log's `url`"
+            )
+        return places
+
+    async def _first_agreed(
+        self, record: EpochRecord, pair: PairRecord, places: Endpoints
+    ) -> Epoch:
+        """What the first directory says that the chain confirms."""
+        failures = list[DirectoryUnavailable | DirectoryWrong]()
+        for url in places.urls:
+            try:
+                return self._agreed(record, pair, await self._directory.read(url), url, places)
+            except (DirectoryUnavailable, DirectoryWrong) as error:
+                failures.append(error)
+        raise failures[-1]
+
+    def _agreed(
+        self,
+        record: EpochRecord,
+        pair: PairRecord,
+        published: Published,
+        url: str,
+        places: Endpoints,
+    ) -> Epoch:
         found = next((e for e in published.epochs if e.number == record.number), None)
         if found is None:
-            raise DirectoryWrong(f"{self._url} does not publish the active epoch {record.number}")
-        self._require_fit(record, pair, found)
+            raise DirectoryWrong(f"{url} does not publish the active epoch {record.number}")
+        self._require_fit(record, pair, found, url)
         peer = peer_id_of_point(point_of_compressed(found.manifest.peer_key))
-        address = next((a for a in published.addresses if a.endswith(f"/p2p/{peer}")), None)
-        if address is None:
-            raise DirectoryWrong(f"{self._url} gives no address of the active epoch's peer {peer}")
-        return Epoch(record.number, record.key, found.parameters, address)
+        addresses = dict.fromkeys((*places.under(peer), *self._own(published, peer)))
+        if not addresses:
+            raise DirectoryWrong(f"{url} gives no address of the active epoch's peer {peer}")
+        return Epoch(record.number, record.key, found.parameters, tuple(addresses))
 
-    def _require_fit(self, record: EpochRecord, pair: PairRecord, found: Publication) -> None:
+    def _own(self, published: Published, peer: str) -> tuple[str, ...]:
+        """The coordinator's own addresses; as free as the URL's source that they come from."""
+        said = [bare for text in published.addresses if (bare := without_peer(text, peer))]
+        if self._url is not None:
+            return Endpoints(multiaddrs=tuple(said[:MOST])).under(peer)
+        return parse_endpoints(said, private=self._private).under(peer)
+
+    def _require_fit(
+        self, record: EpochRecord, pair: PairRecord, found: Publication, url: str
+    ) -> None:
         manifest = found.manifest
         named = (manifest.chain_id, manifest.settlement, manifest.log_id)
         facts = (
@@ -149,7 +202,7 @@ class LogWatch:
         )
         for fits, why in facts:
             if not fits:
-                raise DirectoryWrong(f"{self._url}, epoch {record.number}: {why}")
+                raise DirectoryWrong(f"{url}, epoch {record.number}: {why}")
 
     def _set(self, epoch: Epoch | None) -> None:
         if epoch == self.current:

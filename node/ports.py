@@ -39,6 +39,9 @@ class Chain(Protocol):
     def active_epoch(self, log_id: bytes) -> EpochRecord | None:
         """The epoch whose key may sign for a log now."""
 
+    def log_endpoints(self, log_id: bytes) -> tuple[str, ...]:
+        """Where a log is served, as its operator says."""
+
     def epoch(self, log_id: bytes, number: int) -> EpochRecord | None:
         """Any epoch of a log, valid still or not."""
 

@@ -17,19 +17,21 @@ from typing import Final
 
 import httpx
 import trio
+from msgspec.structs import replace
 
 from node.checks import Gatekeeper
-from node.config import Config, ModelConfig, engine_spec
+from node.config import MOST_LOGS, Config, LogConfig, ModelConfig, engine_spec
 from node.control import CoordinatorLink
 from node.directory import HttpDirectory
 from node.engines.gguf_tokenizer import check_files
 from node.engines.measure import Effort, measure
 from node.engines.spec import child_environment
 from node.engines.supervisor import EngineEvent, Supervisor
+from node.errors import DirectoryUnavailable
 from node.executor import ACK_TIMEOUT_S, Executor
 from node.gateways import Gateways
 from node.journal import Journal
-from node.links import keep_serving
+from node.links import Where, gateway_at, keep_serving
 from node.logs import LogWatch
 from node.models import (
     SERVED,
@@ -47,6 +49,7 @@ from node.slots import Slots
 from node.wallet import NodeKeys, check_registered
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
+from pinaivu.chain.discovery import known_logs
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.keyfiles import load_key
 from pinaivu.keys import checksum
@@ -82,7 +85,7 @@ class Node:
     links: Mapping[bytes, CoordinatorLink]
     executor: Executor
     journal: Journal
-    gateways: tuple[str, ...]
+    gateways: tuple[Where, ...]
     idle_streams: int
     drain_s: float
     random: Callable[[], float]
@@ -97,16 +100,16 @@ class Node:
             with trio.CancelScope() as intake:
                 async with trio.open_nursery() as dialing:
                     dialing.start_soon(_cancel_after, stop, intake)
-                    for address in self.gateways:
-                        dialing.start_soon(self._serve, address, jobs)
+                    for where in self.gateways:
+                        dialing.start_soon(self._serve, where, jobs)
             await self._wind_down()
             background.cancel_scope.cancel()
             jobs.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
 
-    async def _serve(self, address: str, jobs: trio.Nursery) -> None:
+    async def _serve(self, where: Where, jobs: trio.Nursery) -> None:
         await keep_serving(
             self.host,
-            address,
+            where,
             self.executor,
             jobs=jobs,
             idle=self.idle_streams,
@@ -151,6 +154,7 @@ async def open_node(config: Config, around: Surroundings) -> AsyncGenerator[Node
         await trio.to_thread.run_sync(chain.check)
         record = await trio.to_thread.run_sync(check_registered, keys, chain)
         _logger.info("node %s pays out to %s", checksum(keys.address), checksum(record.payout))
+        config = await trio.to_thread.run_sync(with_logs, config, chain)
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         heard: list[Callable[[], None]] = []
@@ -159,6 +163,20 @@ async def open_node(config: Config, around: Surroundings) -> AsyncGenerator[Node
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=10.0, trust_env=False))
         parts = Parts(config, keys, deployment.domain, chain, around, journal, models, heard)
         yield parts.assemble(host, HttpDirectory(http))
+
+
+def with_logs(config: Config, chain: ChainClient) -> Config:
+    """The configuration with the logs it means; those of the chain as they are at start."""
+    if not config.all_logs:
+        return config
+    found = known_logs(chain, MOST_LOGS)
+    if not found:
+        raise DirectoryUnavailable(
+            "the chain knows no log with an active epoch; try again later, or name `logs`"
+        )
+    logs = tuple(LogConfig("0x" + log_id.hex()) for log_id in found)
+    _logger.info("logs on chain: %s", ", ".join(log.log_id for log in logs))
+    return replace(config, logs=logs)
 
 
 async def _start_models(
@@ -239,9 +257,15 @@ class Parts:
 
     def assemble(self, host: Host, directory: Directory) -> Node:
         """The node on this host; its logs are looked up in `directory`."""
+        private = self.config.chain.private_endpoints
         logs = {
             log.id: LogWatch(
-                log.id, log.url, domain=self.domain, chain=self.chain, directory=directory
+                log.id,
+                log.url,
+                domain=self.domain,
+                chain=self.chain,
+                directory=directory,
+                private=private,
             )
             for log in self.config.logs
         }
@@ -255,7 +279,9 @@ class Parts:
             links=links,
             executor=self._executor(logs, links),
             journal=self.journal,
-            gateways=self.config.gateways,
+            gateways=tuple(
+                gateway_at(gateway, self.chain, private=private) for gateway in self.config.gateways
+            ),
             idle_streams=min(slots + 1, _MOST_IDLE),
             drain_s=self.config.drain_s,
             random=self.around.random,

@@ -90,7 +90,6 @@ class Calls:
         self._on_call = on_call
         self._on_notice = on_notice
         self._workers_left = workers
-        self._idle_workers = 0
         self._incoming, self._work = trio.open_memory_channel[_Call](backlog)
         self._pending: dict[int, _Pending] = {}
         self._correlations = count(1)
@@ -173,7 +172,8 @@ class Calls:
     def _queue(self, call: _Call, nursery: trio.Nursery) -> None:
         if self._on_call is None:
             raise BadEnvelope("no calls are answered on this stream")
-        if not self._idle_workers and self._workers_left:
+        idle = self._incoming.statistics().tasks_waiting_receive  # who was just given one isn't
+        if not idle and self._workers_left:
             self._workers_left -= 1
             nursery.start_soon(self._answer_calls, self._on_call)
         try:
@@ -183,13 +183,10 @@ class Calls:
 
     async def _answer_calls(self, handler: CallHandler) -> None:
         while True:
-            self._idle_workers += 1
             try:
                 call = await self._work.receive()
             except trio.EndOfChannel:
                 return
-            finally:
-                self._idle_workers -= 1
             if self._over is not None:
                 return
             answer = await self._answer(handler, call)

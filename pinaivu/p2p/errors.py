@@ -5,7 +5,7 @@ TransportFailure            the same thing may work later
 ├── NotConnected            there is no connection to open a stream on
 ├── StreamBroken            the stream ended without its end mark: what came is not whole
 ├── StreamEnded             the peer ended the stream on purpose and has sent everything
-├── SlowPeer                the peer doesn't take what is sent; it has been dropped
+├── SlowPeer                the peer doesn't take what is sent, or end a frame; it was dropped
 ├── NoReadyStream           the peer has no unused stream in the pool
 └── CallTimeout             no reply in time
 PeerFault                   the peer broke the protocol
@@ -36,7 +36,7 @@ class StreamEnded(TransportFailure):
 
 
 class SlowPeer(StreamBroken):
-    """The peer doesn't take what is sent to it; it has been dropped."""
+    """The peer doesn't take what is sent, or doesn't finish what it began; it has been dropped."""
 
 
 class NoReadyStream(TransportFailure):

@@ -8,13 +8,17 @@ what is queued into few writes. A peer that doesn't take its bytes (queue full, 
 within the write timeout) is dropped, so it can't delay anybody else. Producers that may outrun
 the peer wait with `flush`.
 
+A frame that has begun to arrive must be whole in a time that follows from its size, or the peer is
+dropped: bytes of it can't be held for ever by sending none. How long a peer may say nothing between
+frames is the caller's business.
+
 Receiving can be cancelled anywhere: a reader task cuts the bytes into frames, `receive` only takes
 what is there. When nobody receives, the reader stops at `inbox_bytes` and the muxer's flow control
 holds the peer back.
 
 Neither task is ever cancelled inside the library: an interrupted write would leave the encrypted
 connection, which all streams of the peer share, out of step. One task may receive at a time. What
-the frames mean, and how long to wait for one, is the caller's business.
+the frames mean is the caller's business.
 """
 
 from collections import deque
@@ -61,6 +65,8 @@ class FrameLimits:
     outbox_frames: int = 4096
     inbox_bytes: int = 1 << 20  # received and not yet taken; the largest frame always fits
     write_timeout: float = 4.0  # without progress; below the muxer's own 5 s
+    frame_timeout: float = 10.0  # from a frame's first byte on, and
+    frame_rate: int = 32 << 10  # bytes of it per second beyond that
     linger: float = 2.0  # after our end mark, for the peer's
 
     @classmethod
@@ -91,6 +97,8 @@ class FrameStream:
         self._error: PinaivuError | None = None  # why nothing more can be sent
         self._end: PinaivuError | None = None  # why nothing more will arrive
         self._closing = False
+        self._frame_due: float | None = None  # when the frame that has begun must be whole
+        self._frame_watched = False
         self._lost = False  # whether frames were still queued when the stream broke
         self._idle_writer = trio.lowlevel.ParkingLot()
         self._waiting_receiver = trio.lowlevel.ParkingLot()
@@ -189,6 +197,11 @@ class FrameStream:
         self._inbox_bytes = 0
         self._fail(StreamBroken(reason))
 
+    def drop_peer(self, reason: str) -> None:
+        """End this stream and the connection to the peer with all its other streams, at once."""
+        self.reset(reason)
+        self._drop_peer(reason)
+
     async def wait_over(self) -> None:
         """Wait until nothing can arrive any more: ended, broken or reset."""
         await self._read_over.wait()
@@ -229,7 +242,7 @@ class FrameStream:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_failure)
             nursery.start_soon(self._write_loop)
-            await self._read_loop()
+            await self._read_loop(nursery)
             await self._write_over.wait()
             self._over.set()
             self._failed.set()
@@ -296,7 +309,7 @@ class FrameStream:
         if not self._read_over.is_set():
             self._fail(StreamBroken("the peer did not end its direction after ours"))
 
-    async def _read_loop(self) -> None:
+    async def _read_loop(self, nursery: trio.Nursery) -> None:
         buffer = bytearray()
         try:
             while self._end is None:
@@ -305,23 +318,50 @@ class FrameStream:
                     self._fail(StreamBroken("the stream stopped without its end mark"))
                     return
                 buffer += chunk
-                self._cut(buffer)
+                if self._cut(buffer):
+                    self._frame_due = None
                 while self._inbox_bytes >= self._limits.inbox_bytes and self._end is None:
                     await self._full_inbox.park()
+                if buffer and self._frame_due is None:
+                    self._frame_due = trio.current_time() + self._time_for(buffer)
+                    if not self._frame_watched:
+                        self._frame_watched = True
+                        nursery.start_soon(self._watch_frames)
         except StreamBroken as error:
             self._fail(error)
 
-    def _cut(self, buffer: bytearray) -> None:
-        """Move whole frames from `buffer` to the inbox; see the end mark and forbidden lengths."""
+    def _time_for(self, begun: bytearray) -> float:
+        """Seconds for the frame that these bytes begin; by half a header it may be the largest."""
+        whole = len(begun) >= _HEADER
+        size = int.from_bytes(begun[:_HEADER]) if whole else self._limits.max_frame
+        return self._limits.frame_timeout + size / self._limits.frame_rate
+
+    async def _watch_frames(self) -> None:
+        """Drop the peer if a frame isn't whole when it is due; one watcher, while any is due."""
+        while (due := self._frame_due) is not None:
+            with trio.move_on_at(due):
+                await self._read_over.wait()
+                return
+            if self._frame_due == due:
+                self._fail(SlowPeer(f"{self.peer} began a frame and does not end it"))
+                self._drop_peer("slow: unfinished frame")
+                return
+        self._frame_watched = False
+
+    def _cut(self, buffer: bytearray) -> int:
+        """Move whole frames from `buffer` to the inbox; see the end mark and forbidden lengths.
+
+        How many bytes were moved is the result.
+        """
         at = 0
         while len(buffer) - at >= _HEADER:
             size = int.from_bytes(buffer[at : at + _HEADER])
             if size > self._limits.max_frame:
                 self._too_large(size)
-                return
+                return at
             if size == 0:
                 self._finish_reading(StreamEnded("the peer has ended the stream"))
-                return
+                return at
             if len(buffer) - at < _HEADER + size:
                 break
             if not self._closing:  # after our own end mark nobody receives any more
@@ -331,6 +371,7 @@ class FrameStream:
         del buffer[:at]
         if self._inbox:
             self._waiting_receiver.unpark()
+        return at
 
     def _too_large(self, size: int) -> None:
         limit = self._limits.max_frame

@@ -2,7 +2,8 @@
 
 The side that can't be reached dials and opens streams; the side that listens uses them:
 
-- `keep_connected` holds one control stream to an address for ever, by reconnecting.
+- `connect_any` connects to a peer that may be at several addresses.
+- `keep_connected` holds one control stream to such a peer for ever, by reconnecting.
 - `keep_ready` (the dialing side) keeps a number of idle streams open to a connected peer. A
   stream is idle until its first frame arrives; then another one is opened in its place.
 - `ReadyPool` (the listening side) collects them and hands them out.
@@ -13,7 +14,7 @@ callers' business.
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
@@ -22,7 +23,14 @@ import trio
 
 from pinaivu.errors import Misconfigured, PinaivuError
 from pinaivu.p2p import PeerId
-from pinaivu.p2p.errors import NoReadyStream, StreamBroken, TooManyStreams, is_expected
+from pinaivu.p2p.errors import (
+    ConnectFailed,
+    NoReadyStream,
+    StreamBroken,
+    TooManyStreams,
+    WrongPeer,
+    is_expected,
+)
 from pinaivu.p2p.frames import FrameLimits, FrameStream
 from pinaivu.p2p.host import Host, run_on
 
@@ -52,9 +60,28 @@ class Backoff:
         return ceiling * (1 + random()) / 2
 
 
+async def connect_any(host: Host, addresses: Sequence[str]) -> PeerId:
+    """Connect to a peer at the first of its addresses that answers under its key.
+
+    One after the other, each with the host's own patience. Raises what the last one failed with:
+    `ConnectFailed` or `WrongPeer`, and `Misconfigured` only where none of them is an address.
+    """
+    if not addresses:
+        raise ConnectFailed("there is no address to dial")
+    failures = list[PinaivuError]()
+    for address in addresses:
+        try:
+            return await host.connect(address)
+        except (ConnectFailed, WrongPeer, Misconfigured) as error:
+            failures.append(error)
+            if len(addresses) > 1:
+                _logger.info("%s", error)
+    raise next((e for e in reversed(failures) if _is_passing(e)), failures[-1])
+
+
 async def keep_connected(
     host: Host,
-    address: str,
+    addresses: tuple[str, ...],
     protocol: str,
     session: Session,
     *,
@@ -63,30 +90,35 @@ async def keep_connected(
     limits: FrameLimits | None = None,
     sleep: Callable[[float], Awaitable[None]] = trio.sleep,
 ) -> NoReturn:
-    """Connect to `address`, run `session` on a stream for `protocol`, and so again, for ever.
+    """Connect to a peer, run `session` on a stream for `protocol`, and so again, for ever.
 
     The session ends when its stream does, at the latest when it receives; it may return or raise
     one of our errors, which is logged. Any other exception is a bug and goes to the caller, and so
-    does `Misconfigured` for an address that can't be parsed. `random` returns numbers in [0, 1).
+    does `Misconfigured` where no address can be parsed. `random` returns numbers in [0, 1).
     """
     policy = backoff or Backoff()
     failures = 0
     while True:
         started = trio.current_time()
         try:
-            peer = await host.connect(address)
+            peer = await connect_any(host, addresses)
             stream = await host.open_stream(peer, protocol, limits)
             await _run_session(session, stream)
+        except BaseExceptionGroup as group:
+            ours, rest = group.split(_is_passing)
+            if rest is not None:  # perhaps a cancellation, which a lost stream must not break
+                raise rest from None
+            _logger.info("link to %s: %s", " or ".join(addresses), ours)
         except Exception as error:
             if not _is_passing(error):
                 raise
-            _logger.info("link to %s: %s", address, error)
+            _logger.info("link to %s: %s", " or ".join(addresses), error)
         lasted = trio.current_time() - started
         failures = 1 if lasted >= policy.healthy_after else failures + 1
         await sleep(policy.delay(failures, random))
 
 
-def _is_passing(error: Exception) -> bool:
+def _is_passing(error: BaseException) -> bool:
     return is_expected(error) and not isinstance(error, Misconfigured)
 
 

@@ -28,6 +28,7 @@ from node.service import Node, Parts, Surroundings
 from node.wallet import NodeKeys
 from pinaivu import typed_data
 from pinaivu.keys import SecretKey
+from pinaivu.manifest import Block, Manifest
 from pinaivu.messages import Bid, Completion, Offer, Receipt
 from pinaivu.p2p import PeerId, wire
 from pinaivu.p2p.calls import Calls
@@ -37,6 +38,7 @@ from pinaivu.p2p.links import ReadyPool
 from pinaivu.store.database import open_database
 from pinaivu.store.writer import open_writer
 from pinaivu.typed_data import Signed, signed_from_bytes
+from tests.integration.chain_network import MEASUREMENT, Network
 from tests.integration.p2p_support import PATIENCE
 from tests.unit import node_support as n
 
@@ -386,6 +388,29 @@ class Place:
         """The digest of an offer of the node now running; earlier ones are forgotten."""
         self.coordinator.offers.items.clear()
         return (await self.coordinator.offers.reach(1))[0].digest(n.DOMAIN)
+
+
+def activate_epoch(net: Network, **changes: Any) -> Manifest:
+    """Start an epoch with the scripted coordinator's keys and this test's parameters."""
+    rules = n.parameters()
+    net.admin.send(net.calls.propose_pair(MEASUREMENT, rules.digest()))
+    net.rpc.call("evm_increaseTime", net.client.times().admin_delay_ms // 1000)
+    net.rpc.call("evm_mine")
+    block = net.client.block()
+    manifest = msgspec.structs.replace(
+        n.manifest(),
+        chain_id=net.deployment.chain_id,
+        settlement=net.deployment.settlement,
+        log_id=net.log_id,
+        block=Block(number=block.number, hash=block.hash),
+        **changes,
+    )
+    verdict = net.verdict(
+        n.COORDINATOR, parameters_digest=rules.digest(), manifest_digest=manifest.digest()
+    )
+    signed = Signed.by(net.simulator, net.deployment.domain, verdict)
+    net.admin.send(net.calls.activate(verdict, signed.signature))
+    return manifest
 
 
 def _wall_ms() -> int:

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import trio
 
@@ -28,18 +27,19 @@ from pinaivu.chain.records import ModelRecord
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.codes import Reason, Role
 from pinaivu.keys import SecretKey
-from pinaivu.manifest import Block, Manifest
+from pinaivu.manifest import Manifest
 from pinaivu.messages import Completion, Offer
 from pinaivu.p2p import wire
 from pinaivu.p2p.host import open_host
 from pinaivu.tokens import Tokenizer
 from pinaivu.typed_data import Signed, signed_from_bytes
-from tests.integration.chain_network import GENESIS_AGE_S, MEASUREMENT, Network
+from tests.integration.chain_network import GENESIS_AGE_S, Network
 from tests.integration.node_peers import (
     LOOPBACK,
     Conversation,
     ScriptedCoordinator,
     ScriptedGateway,
+    activate_epoch,
     text_in,
 )
 from tests.integration.test_engine_llamacpp import REVISION, gguf_path
@@ -101,29 +101,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         gateway = net.sender(n.GATEWAY)
         proof = net.binding(gateway.address, Role.GATEWAY, n.GATEWAY_PEER)
         gateway.send(net.calls.register_gateway(n.GATEWAY_PEER.point, [], proof))
-        yield Ground(chain.url, net, files, _activate(net), directory)
-
-
-def _activate(net: Network) -> Manifest:
-    """Start an epoch with the scripted coordinator's keys and this test's parameters."""
-    rules = n.parameters()
-    net.admin.send(net.calls.propose_pair(MEASUREMENT, rules.digest()))
-    net.rpc.call("evm_increaseTime", net.client.times().admin_delay_ms // 1000)
-    net.rpc.call("evm_mine")
-    block = net.client.block()
-    manifest = msgspec.structs.replace(
-        n.manifest(),
-        chain_id=net.deployment.chain_id,
-        settlement=net.deployment.settlement,
-        log_id=net.log_id,
-        block=Block(number=block.number, hash=block.hash),
-    )
-    verdict = net.verdict(
-        n.COORDINATOR, parameters_digest=rules.digest(), manifest_digest=manifest.digest()
-    )
-    signed = Signed.by(net.simulator, net.deployment.domain, verdict)
-    net.admin.send(net.calls.activate(verdict, signed.signature))
-    return manifest
+        yield Ground(chain.url, net, files, activate_epoch(net), directory)
 
 
 def test_a_node_registers_and_moves_its_payout_wallet(ground: Ground) -> None:

@@ -166,7 +166,7 @@ async def test_calls_fail_at_once_when_the_peer_is_gone() -> None:
 async def test_link_to_a_malformed_address_is_a_mistake_to_be_seen() -> None:
     async with open_host(os.urandom(32)) as host:
         with pytest.raises(Misconfigured):
-            await keep_connected(host, "nowhere", CALLS, _no_session, random=lambda: 0.0)
+            await keep_connected(host, ("nowhere",), CALLS, _no_session, random=lambda: 0.0)
 
 
 async def test_bug_in_a_session_is_seen() -> None:
@@ -177,7 +177,33 @@ async def test_bug_in_a_session_is_seen() -> None:
     async with two_hosts() as (there, here, _peer):
         there.serve(CALLS, _hold)
         with trio.fail_after(PATIENCE), pytest.raises(ZeroDivisionError):
-            await keep_connected(here, there.addresses()[0], CALLS, buggy, random=lambda: 0.0)
+            await keep_connected(here, tuple(there.addresses()), CALLS, buggy, random=lambda: 0.0)
+
+
+async def test_what_fails_while_a_link_is_cancelled_stays_inside() -> None:
+    """A session's own tasks may notice the end of their stream before the cancellation."""
+    begun = trio.Event()
+
+    async def fail_at_the_end() -> None:
+        try:
+            begun.set()
+            await trio.sleep_forever()
+        finally:
+            raise StreamBroken("noticed the end")
+
+    async def session(_stream: FrameStream) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_at_the_end)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with two_hosts() as (there, here, _peer):
+        there.serve(CALLS, _hold)
+        async with trio.open_nursery() as nursery:
+            link = partial(keep_connected, random=lambda: 0.0)
+            nursery.start_soon(link, here, tuple(there.addresses()), CALLS, session)
+            with trio.fail_after(PATIENCE):
+                await begun.wait()
+            nursery.cancel_scope.cancel()
 
 
 async def _no_session(_stream: FrameStream) -> None: ...

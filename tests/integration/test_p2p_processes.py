@@ -135,7 +135,7 @@ async def test_link_comes_back_when_the_listener_restarts_on_its_port_and_key() 
                 backoff=Backoff(first=0.05, most=0.4),
                 sleep=sleep,
             )
-            nursery.start_soon(link, host, first.address, ECHO, session)
+            nursery.start_soon(link, host, (first.address,), ECHO, session)
             with trio.fail_after(START):
                 assert await receive.receive() == "hello"
         async with peer_process(secret, first.port) as second:

@@ -124,6 +124,7 @@ class DictChain:
     credits: NodeCredit = field(default_factory=lambda: NodeCredit(0, 0))
     looks: int = 0
     parameters_digest: bytes = field(default_factory=lambda: parameters().digest())
+    endpoints: tuple[str, ...] = ()
 
     def node(self, node: bytes) -> NodeRecord | None:
         return self.nodes.get(node)
@@ -140,6 +141,9 @@ class DictChain:
 
     def epoch(self, log_id: bytes, number: int) -> EpochRecord | None:
         return self.epochs.get(number) if log_id == LOG else None
+
+    def log_endpoints(self, log_id: bytes) -> tuple[str, ...]:
+        return self.endpoints if log_id == LOG else ()
 
     def pair_at(self, index: int) -> PairRecord:
         return PairRecord(index, b"\x58" * 32, self.parameters_digest, NOW - 9000, 0)
@@ -174,6 +178,8 @@ class DictDirectory:
         self.published = published
         self.error: Exception | None = None
         self.reads = 0
+        self.asked: list[str] = []
+        self.by_url: dict[str, Published] = {}
         self._read = trio.Event()
 
     async def read_times(self, number: int) -> None:
@@ -183,11 +189,12 @@ class DictDirectory:
     async def read(self, url: str) -> Published:
         assert url
         self.reads += 1
+        self.asked.append(url)
         self._read.set()
         self._read = trio.Event()
         if self.error:
             raise self.error
-        return self.published
+        return self.by_url.get(url, self.published)
 
 
 def published(
@@ -209,7 +216,7 @@ def log_watch(found: DictChain | None = None) -> LogWatch:
         chain=found or chain(),
         directory=DictDirectory(published()),
     )
-    watch.current = Epoch(1, COORDINATOR.address, parameters(), "/ip4/127.0.0.1/tcp/1")
+    watch.current = Epoch(1, COORDINATOR.address, parameters(), ("/ip4/127.0.0.1/tcp/1",))
     return watch
 
 

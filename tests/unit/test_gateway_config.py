@@ -65,6 +65,7 @@ def test_environment_overrides_the_file(tmp_path: Path) -> None:
     [
         (GOOD | {"logs": [{"log_id": "0x11", "url": "http://a"}]}, {}, "log_id"),
         (GOOD | {"logs": []}, {}, "logs"),
+        (GOOD | {"all_logs": True}, {}, "logs"),
         (GOOD | {"logs": GOOD["logs"] * 2}, {}, "twice"),
         (GOOD | {"colour": "red"}, {}, "colour"),
         (GOOD | {"models": []}, {}, "models"),

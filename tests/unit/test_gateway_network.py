@@ -2,6 +2,7 @@
 """Who is who, by the chain: what a coordinator publishes is believed only where it hashes right."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gateway.network import (
     LogUnreachable,
     load_models,
 )
+from gateway.places import NoPlace, Places
 from gateway.ports import UnknownParty
 from pinaivu.chain.errors import ChainUnavailable
 from pinaivu.chain.records import EpochRecord, ModelRecord, NodeRecord
@@ -101,11 +103,19 @@ def served(document: object, status: int = 200) -> LogServer:
     def answer(_request: httpx.Request) -> httpx.Response:
         return httpx.Response(status, json=document)
 
-    return LogServer(httpx.AsyncClient(transport=httpx.MockTransport(answer)), "http://log/")
+    return serving(answer, configured())
+
+
+def serving(answer: Callable[[httpx.Request], httpx.Response], places: Places) -> LogServer:
+    return LogServer(httpx.AsyncClient(transport=httpx.MockTransport(answer)), places)
+
+
+def configured(address: str | None = None) -> Places:
+    return Places(LOG, lambda _: (), url="http://log/", coordinator=address)
 
 
 def registry(chain: DictChain, document: object, address: str | None = None) -> ChainRegistry:
-    return ChainRegistry(chain, LOG, served(document), address)  # type: ignore[arg-type]
+    return ChainRegistry(chain, LOG, served(document), configured(address))  # type: ignore[arg-type]
 
 
 def published(of: Manifest, **changes: Any) -> dict[str, Any]:
@@ -127,6 +137,63 @@ async def test_configured_address_gets_the_attested_peer_id() -> None:
         await found.coordinator_address()
         == f"/ip4/198.51.100.1/tcp/7/p2p/{(await found.epoch()).peer}"
     )
+
+
+def on_chain(said: list[tuple[str, ...]], *, private: bool = False) -> Places:
+    """Places that the chain names: each reading gets the next of `said`, the last one for ever."""
+
+    def read(log_id: bytes) -> tuple[str, ...]:
+        assert log_id == LOG
+        return said.pop(0) if len(said) > 1 else said[0]
+
+    return Places(LOG, read, private=private)
+
+
+def peer_of(bare: str) -> str:
+    return f"{bare}/p2p/{peer_id_of_point(PEER.point)}"
+
+
+async def test_a_log_is_found_and_followed_where_the_chain_says() -> None:
+    """Asked before each dial; several places take turns, what the coordinator says is the last."""
+    before = ("https://old.example", "/ip4/8.8.8.8/tcp/1", "/ip4/10.0.0.1/tcp/22")
+    after = ("https://new.example", "/ip4/8.8.4.4/tcp/2")
+    asked = list[str]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        return httpx.Response(200, json=document)
+
+    document = published(manifest()) | {"addresses": [peer_of("/dns/own.example/tcp/3"), ADDRESS]}
+    places = on_chain([before, before, after])
+    chain: Any = DictChain(record(manifest()))
+    found = ChainRegistry(chain, LOG, serving(answer, places), places)
+    assert [await found.coordinator_address() for _ in range(3)] == [
+        peer_of("/ip4/8.8.8.8/tcp/1"),
+        peer_of("/dns/own.example/tcp/3"),
+        peer_of("/ip4/8.8.4.4/tcp/2"),
+    ]
+    assert asked == ["old.example", "old.example", "new.example"]
+
+
+async def test_what_may_not_be_read_is_not_read() -> None:
+    """A registry that names private doors, or nothing at all, says what is missing."""
+    for said in ((), ("http://169.254.169.254", "/ip4/8.8.8.8/tcp/1")):
+        with pytest.raises(NoPlace, match="operator"):
+            await on_chain([said]).urls()
+    assert await on_chain([("http://127.0.0.1:1",)], private=True).urls() == ("http://127.0.0.1:1",)
+
+
+async def test_a_server_that_fails_or_floods_does_not_hide_the_next() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "down.example":
+            raise httpx.ConnectError("refused", request=request)
+        flood = request.url.host == "flood.example"
+        return httpx.Response(200, content=bytes(65 << 20) if flood else b"{}")
+
+    said = ("https://down.example", "https://flood.example", "https://log.example")
+    assert await serving(answer, on_chain([said])).json("/x") == {}
+    with pytest.raises(LogUnreachable, match="longer"):
+        await serving(answer, on_chain([said[:2]])).json("/x")
 
 
 OTHERS_RULES = msgspec.structs.replace(rules(), fee_bps=9_999)

@@ -86,10 +86,24 @@ def test_the_pricing_follows_from_the_discount(tmp_path: Path) -> None:
     assert _load(tmp_path, cheaper).models[0].pricing == IdleDiscount(50_000)
 
 
+def test_logs_and_gateways_may_be_left_to_the_chain(tmp_path: Path) -> None:
+    """Ids alone, or whatever logs the chain knows."""
+    found = {"logs": [{"log_id": LOG["log_id"]}], "gateways": ["0x" + "22" * 20]}
+    config = _load(tmp_path, GOOD | found)
+    assert config.logs[0].url is None
+    assert not config.all_logs
+    assert not config.chain.private_endpoints
+    every = {name: value for name, value in GOOD.items() if name != "logs"} | {"all_logs": True}
+    assert _load(tmp_path, every).logs == ()
+
+
 ATTACHED = {"kind": "attached", "url": "u", "engine_name": "x", "slots": 1, "context_tokens": 1}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("misspelt", {"gatways": []}, "gatways"),
     ("no logs", {"logs": []}, r"\$\.logs"),
+    ("logs and all", {"all_logs": True}, r"\$\.logs"),
+    ("too many logs", {"logs": [LOG] * 9}, r"\$\.logs"),
+    ("no gateway's address", {"gateways": ["0x12"]}, r"\$\.gateways\[0\]"),
     ("no id", {"logs": [LOG | {"log_id": "0x12"}]}, r"\$\.logs\[0\]\.log_id"),
     ("one log twice", {"logs": [LOG, LOG]}, "twice"),
     ("one model twice", {"models": [MODEL, MODEL]}, "twice"),

@@ -1,18 +1,23 @@
 """Following a log: only what chain and directory agree about is taken over."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from node.directory import HttpDirectory
 from node.errors import DirectoryUnavailable, DirectoryWrong, JobRefused
+from node.links import gateway_at
 from node.logs import LogWatch
 from node.ports import Publication, Published
+from pinaivu.keys import SecretKey
 from pinaivu.manifest import local_development_parameters
+from pinaivu.p2p.errors import NotConnected
 from tests.unit import node_support as n
 
 SECOND, SECOND_PEER = n.STRANGER, n.NODE_PEER
@@ -21,12 +26,12 @@ SECOND, SECOND_PEER = n.STRANGER, n.NODE_PEER
 class Stand:
     """A log watch between a chain and a directory that can be changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str | None = "http://log.test") -> None:
         self.chain = n.chain()
         self.directory = n.DictDirectory(n.published())
         self.log = LogWatch(
             n.LOG,
-            "http://log.test",
+            url,
             domain=n.DOMAIN,
             chain=self.chain,
             directory=self.directory,
@@ -53,7 +58,7 @@ async def test_an_epoch_that_fits_is_taken_over() -> None:
     epoch = stand.log.current
     assert epoch is not None
     assert (epoch.number, epoch.signer) == (1, n.COORDINATOR.address)
-    assert epoch.address.endswith(n.peer_of(n.COORDINATOR_PEER))
+    assert epoch.addresses == n.published().addresses
     assert stand.log.require(1) is epoch
 
 
@@ -137,7 +142,7 @@ async def test_a_restarted_coordinator_is_followed() -> None:
     epoch = stand.log.current
     assert epoch is not None
     assert (epoch.number, epoch.signer) == (2, SECOND.address)
-    assert epoch.address == f"/ip4/127.0.0.1/tcp/4002/p2p/{n.peer_of(SECOND_PEER)}"
+    assert epoch.addresses == (f"/ip4/127.0.0.1/tcp/4002/p2p/{n.peer_of(SECOND_PEER)}",)
     with pytest.raises(JobRefused):
         stand.log.require(1)
 
@@ -195,6 +200,114 @@ async def test_whoever_waits_gets_the_next_epoch(nursery: trio.Nursery) -> None:
         stand.restart()
         assert (await stand.log.next_after(first)).number == 2
     nursery.cancel_scope.cancel()
+
+
+def _at(*bare: str, of: SecretKey = n.COORDINATOR_PEER) -> tuple[str, ...]:
+    return tuple(f"{address}/p2p/{n.peer_of(of)}" for address in bare)
+
+
+async def test_without_a_url_the_log_is_found_where_the_chain_says() -> None:
+    """The operator's addresses come first, each under the attested peer; then the coordinator's."""
+    stand = Stand(url=None)
+    stand.chain.endpoints = (
+        "/ip4/8.8.8.8/tcp/22/p2p/16Uiu2HAmLhLvBoYaoZfaMUKuibM6ac163GwKY74c5kiSLg5KvLpY",
+        "http://169.254.169.254",
+        "https://log.example",
+        "/dns/log.example/tcp/4001",
+    )
+    stand.directory.published = n.published(address="/ip4/8.8.8.8/tcp/4001")
+    await stand.log.refresh()
+    assert stand.directory.asked == ["https://log.example"]
+    assert stand.log.current is not None
+    assert stand.log.current.addresses == _at("/dns/log.example/tcp/4001", "/ip4/8.8.8.8/tcp/4001")
+
+
+async def test_a_log_that_moves_is_followed_when_it_is_lost() -> None:
+    """The same epoch elsewhere; while the coordinator is held, nobody looks."""
+    stand = Stand(url=None)
+    stand.chain.endpoints = ("https://log.example", "/ip4/8.8.8.8/tcp/4001")
+    await stand.log.refresh()
+    stand.chain.endpoints = ("https://log.example", "/ip4/8.8.4.4/tcp/4001")
+    await stand.log.refresh()
+    assert stand.log.current is not None
+    assert stand.log.current.addresses == _at("/ip4/8.8.8.8/tcp/4001")
+    stand.log.doubt()
+    await stand.log.refresh()
+    assert stand.log.current.addresses == _at("/ip4/8.8.4.4/tcp/4001")
+
+
+async def test_a_url_that_is_configured_takes_precedence() -> None:
+    """Then the chain's words are not even read, and private addresses are the owner's choice."""
+    stand = Stand()
+    stand.chain.endpoints = ("https://elsewhere.example", "/ip4/8.8.8.8/tcp/4001")
+    await stand.log.refresh()
+    assert stand.directory.asked == ["http://log.test"]
+    assert stand.log.current is not None
+    assert stand.log.current.addresses == _at("/ip4/127.0.0.1/tcp/4001")
+
+
+async def test_the_coordinators_own_words_are_as_bounded_as_the_chains() -> None:
+    """Found through the chain, it can't point the node at private doors either."""
+    stand = Stand(url=None)
+    stand.chain.endpoints = ("https://log.example",)
+    with pytest.raises(DirectoryWrong, match="no address"):
+        await stand.log.refresh()
+
+
+@pytest.mark.parametrize("said", [(), ("http://10.0.0.1",), ("/ip4/8.8.8.8/tcp/1",)])
+async def test_a_log_that_publishes_nothing_usable_says_what_to_do(said: tuple[str, ...]) -> None:
+    """What was known stands."""
+    stand = Stand(url=None)
+    stand.chain.endpoints = said
+    with pytest.raises(DirectoryUnavailable, match="operator"):
+        await stand.log.refresh()
+    assert stand.directory.asked == []
+
+
+async def test_a_url_that_lies_does_not_hide_the_next() -> None:
+    """Only what the chain confirms is taken, from wherever it comes."""
+    stand = Stand(url=None)
+    stand.chain.endpoints = ("https://liar.example", "https://log.example", "/ip4/8.8.8.8/tcp/1")
+    right = stand.directory.published
+    stand.directory.by_url["https://liar.example"] = Published(
+        (_wrong_parameters(right.epochs[0]),), right.addresses
+    )
+    await stand.log.refresh()
+    assert stand.directory.asked == ["https://liar.example", "https://log.example"]
+    assert stand.log.current is not None
+
+
+async def test_a_directory_that_dribbles_is_given_up(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """Each byte comes in time, the whole never."""
+
+    class Dribble(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                await trio.sleep(5)
+                yield b" "
+
+    with pytest.raises(DirectoryUnavailable):
+        await _http(lambda _: httpx.Response(200, stream=Dribble())).read("http://log.test")
+
+
+async def test_a_registered_gateway_is_found_by_its_address() -> None:
+    """Under the peer key of the registry, each time anew; a multiaddr is taken as it is."""
+    chain = n.chain()
+    by_id = gateway_at("0x" + n.GATEWAY.address.hex(), chain, private=False)
+    with pytest.raises(NotConnected, match="no address"):
+        await by_id()
+    record = chain.gateways[n.GATEWAY.address]
+    for port in ("1", "2"):
+        said = ("http://10.0.0.1", "/ip4/127.0.0.1/tcp/22", f"/ip4/8.8.8.8/tcp/{port}")
+        chain.gateways[n.GATEWAY.address] = replace(record, endpoints=said)
+        assert await by_id() == _at(f"/ip4/8.8.8.8/tcp/{port}", of=n.GATEWAY_PEER)
+    del chain.gateways[n.GATEWAY.address]
+    with pytest.raises(NotConnected, match="not registered"):
+        await by_id()
+    named = gateway_at("/ip4/127.0.0.1/tcp/1/p2p/x", chain, private=False)
+    assert await named() == ("/ip4/127.0.0.1/tcp/1/p2p/x",)
 
 
 def _http(handler: Callable[[httpx.Request], httpx.Response]) -> HttpDirectory:

@@ -165,6 +165,28 @@ async def test_no_more_than_the_workers_at_a_time_and_busy_beyond_the_backlog() 
     assert results[2:] == ["ok"] * 5
 
 
+async def test_calls_that_arrive_together_do_not_wait_for_each_other() -> None:
+    """One worker is idle already: the others get workers of their own all the same."""
+    gate, running_now = trio.Event(), 0
+
+    async def answer(payload: bytes) -> bytes:
+        nonlocal running_now
+        running_now += 1
+        if payload != b"first":
+            await gate.wait()
+        running_now -= 1
+        return payload
+
+    async with conversation(answer) as (caller, _), trio.open_nursery() as nursery:
+        await caller.call(b"first", timeout=5)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(3):
+            nursery.start_soon(caller.call, b"more", 5)
+        await trio.testing.wait_all_tasks_blocked()
+        assert running_now == 3
+        gate.set()
+
+
 async def test_pending_calls_fail_as_soon_as_the_stream_breaks() -> None:
     async def never(_payload: bytes) -> bytes:
         await trio.sleep(0.05)  # handlers under way are waited for, so this one ends soon

@@ -72,6 +72,56 @@ async def test_frame_above_the_limit_is_the_peers_fault_and_drops_it() -> None:
         assert rig.pipe.was_reset
 
 
+QUICK = FrameLimits(frame_timeout=2.0, frame_rate=10, max_frame=100)
+
+
+@pytest.mark.parametrize(
+    ("begun", "due"),
+    [(b"\0", 12), (framed(b"0123456789")[:5], 3), (framed(b"0123456789")[:-1], 3)],
+    ids=["half a header", "one byte", "all but one"],
+)
+async def test_peer_that_begins_a_frame_and_does_not_end_it_is_dropped(
+    begun: bytes,
+    due: float,
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """In the time that its size is worth, however the bytes come: one after the other is late."""
+    async with running(QUICK) as rig:
+        began = trio.current_time()
+        for piece in (begun[:4], *(bytes((byte,)) for byte in begun[4:])):
+            rig.pipe.feed(piece)
+            await trio.sleep(due / (len(begun) + 1))
+        with pytest.raises(SlowPeer, match="does not end it"):
+            await rig.stream.receive()
+        assert trio.current_time() - began <= due
+        assert rig.drops == ["slow: unfinished frame"]
+
+
+async def test_each_frame_has_its_own_time(autojump_clock: trio.testing.MockClock) -> None:  # noqa: ARG001
+    """Frames that overlap in the pieces they come in, for longer than any one of them has."""
+    frames = framed(*[b"0123456789"] * 9)
+    async with running(QUICK) as rig:
+        for at in range(0, len(frames), 13):
+            rig.pipe.feed(frames[at : at + 13])
+            await trio.sleep(1.5)
+        await trio.sleep(100)
+        assert len(await rig.stream.receive_many()) == 9
+        assert rig.drops == []
+
+
+async def test_time_does_not_run_while_nobody_receives(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """Then it is we who hold the rest of the frame back."""
+    limits = FrameLimits(inbox_bytes=10, frame_timeout=2.0, frame_rate=10, max_frame=100)
+    async with running(limits) as rig:
+        rig.pipe.feed(framed(b"0123456789", b"second")[:-1])
+        await trio.sleep(100)
+        assert await rig.stream.receive() == b"0123456789"
+        rig.pipe.feed(b"d")
+        assert await rig.stream.receive() == b"second"
+
+
 @pytest.mark.parametrize("frame", [b"", b"0123456789a"])
 async def test_forbidden_sizes_are_not_sent(frame: bytes) -> None:
     async with running(FrameLimits(max_frame=10)) as rig:
