@@ -7,7 +7,7 @@ and no work. A JSON line says when all are in; the process ends with its stdin.
 """
 
 import sys
-from contextlib import suppress
+from itertools import count
 
 import trio
 
@@ -15,12 +15,12 @@ from bench.auction_coordinator import orders, say
 from bench.auction_market import LOG, bid, key_of, offer
 from coordinator.app import now_ms
 from node.offers import RENEW_S
-from pinaivu.errors import PinaivuError
 from pinaivu.messages import Offer
 from pinaivu.p2p import wire
 from pinaivu.p2p.calls import Calls
-from pinaivu.p2p.frames import FrameLimits
+from pinaivu.p2p.frames import FrameLimits, FrameStream
 from pinaivu.p2p.host import open_host
+from pinaivu.p2p.links import keep_connected
 
 _PATIENCE_S = 60.0
 
@@ -31,22 +31,33 @@ class Bidder:
     def __init__(self, number: int) -> None:
         self.number = number
         self.key = key_of("node", number)
+        self.entered = trio.Event()
         self.standing: Offer | None = None
+        self._sequences = count(1)
 
-    async def run(self, address: str, entered: trio.MemorySendChannel[int]) -> None:
-        """Connect, say hello, and keep an offer standing."""
-        limits = FrameLimits.of(wire.MAX_CONTROL_FRAME)
-        async with open_host(self.key.secret) as host, trio.open_nursery() as nursery:
-            stream = await host.open_stream(await host.connect(address), wire.NODE_PROTOCOL, limits)
-            calls = Calls(stream, on_call=self.answer)
+    async def run(self, address: str) -> None:
+        """Stay connected, as nodes do: on a busy machine a connection may be given up."""
+        async with open_host(self.key.secret) as host:
+            await keep_connected(
+                host,
+                address,
+                wire.NODE_PROTOCOL,
+                self._session,
+                random=lambda: 0.5,
+                limits=FrameLimits.of(wire.MAX_CONTROL_FRAME),
+            )
+
+    async def _session(self, stream: FrameStream) -> None:
+        """Say hello, and keep an offer standing."""
+        calls = Calls(stream, on_call=self.answer)
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(calls.run)
             await calls.call(wire.encode(wire.Hello(self.key.address, LOG)), _PATIENCE_S)
-            for sequence in range(1, 1 << 32):
+            for sequence in self._sequences:
                 signed = offer(self.key, self.number, sequence, now_ms())
                 self.standing = signed.message
                 await calls.call(wire.encode(wire.PutOffer(signed.to_bytes())), _PATIENCE_S)
-                if sequence == 1:
-                    entered.send_nowait(self.number)
+                self.entered.set()
                 await trio.sleep(RENEW_S)
 
     async def answer(self, payload: bytes) -> bytes:
@@ -60,15 +71,14 @@ class Bidder:
 
 async def main(address: str, nodes: int) -> None:
     """Bid until stdin ends."""
-    entered, entering = trio.open_memory_channel[int](nodes)
     async with trio.open_nursery() as nursery:
         for number in range(nodes):
-            nursery.start_soon(Bidder(number).run, address, entered)
-            await entering.receive()  # one at a time: connecting is not what is measured
+            bidder = Bidder(number)
+            nursery.start_soon(bidder.run, address)
+            await bidder.entered.wait()  # one at a time: connecting is not what is measured
         say({"nodes": nodes})
-        with suppress(PinaivuError):
-            async for _ in orders():
-                pass
+        async for _ in orders():
+            pass
         nursery.cancel_scope.cancel()
 
 

@@ -53,8 +53,8 @@ class Held(Struct, frozen=True, kw_only=True, dict=True):
         return self.ranking.market
 
     @property
-    def book(self) -> BookView:
-        """The book as it stood when the auction opened."""
+    def slots(self) -> BookView:
+        """The book as it stood when the auction opened; it never changes."""
         return self.ranking.view
 
 

@@ -64,7 +64,7 @@ def award_row(job: OpenJob, awarded: Awarded) -> AwardRow:
 def transcript_row(held: HeldAuction) -> TranscriptRow:
     """The published transcript of a finished auction."""
     rows = [
-        (number, slot.entrant.row, slot.signed) for number, slot in enumerate(held.book) if slot
+        (number, slot.entrant.row, slot.signed) for number, slot in enumerate(held.slots) if slot
     ]
     document = transcript_document(held.header, list(zip(held.calls, held.bids, strict=True)), rows)
     return TranscriptRow(
