@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from bench.auction_market import DOMAIN, EPOCH, GATEWAY, LOG, RULES, FixedChain, key_of
+from bench.auction_market import DOMAIN, EPOCH, GATEWAY, LOG, PATIENT, RULES, FixedChain, key_of
 from coordinator.app import _receipted, now_ms
 from coordinator.auctioneer import Auctioneer
 from coordinator.book import OrderBook
@@ -129,7 +129,7 @@ async def main(url: str, nodes: int) -> None:
     limits = FrameLimits.of(wire.MAX_CONTROL_FRAME)
     async with (
         open_writer(database, crash_only=True) as writer,
-        open_host(key_of("coordinator").secret, [LISTEN]) as host,
+        open_host(key_of("coordinator").secret, [LISTEN], liveness=PATIENT) as host,
     ):
         bench = Bench(writer, nodes)
         host.serve(wire.NODE_PROTOCOL, bench.sessions.serve_node, limits)

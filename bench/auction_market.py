@@ -23,6 +23,7 @@ from pinaivu.manifest import local_development_parameters
 from pinaivu.merkle.hashing import EMPTY_ROOT
 from pinaivu.messages import Bid, Grant, Job, Offer
 from pinaivu.p2p import wire
+from pinaivu.p2p.host import Liveness
 from pinaivu.typed_data import Domain, Signed
 
 DOMAIN: Final = Domain(31337, b"\x51" * 20)
@@ -30,6 +31,9 @@ LOG: Final = b"\x11" * 32
 MODEL: Final = "bench/model"
 RULES: Final = local_development_parameters("http://127.0.0.1:8545")
 RECORD: Final = ModelRecord(b"\x22" * 32, 250_000, b"\x07" * 32, 16_384)
+PATIENT: Final = Liveness(ping_after=1.0, answer_within=60.0)
+"""Pings as in service; but where the machine is too busy to answer, no connection is given up."""
+
 _SLOTS: Final = 8
 
 

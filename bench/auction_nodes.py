@@ -12,7 +12,7 @@ from itertools import count
 import trio
 
 from bench.auction_coordinator import orders, say
-from bench.auction_market import LOG, bid, key_of, offer
+from bench.auction_market import LOG, PATIENT, bid, key_of, offer
 from coordinator.app import now_ms
 from node.offers import RENEW_S
 from pinaivu.messages import Offer
@@ -37,7 +37,7 @@ class Bidder:
 
     async def run(self, address: str) -> None:
         """Stay connected, as nodes do: on a busy machine a connection may be given up."""
-        async with open_host(self.key.secret) as host:
+        async with open_host(self.key.secret, liveness=PATIENT) as host:
             await keep_connected(
                 host,
                 address,

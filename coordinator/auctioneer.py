@@ -27,11 +27,12 @@ Ask = Callable[[bytes, wire.AuctionCall], Awaitable[wire.BidReply]]
 
 
 class Answered(Struct, frozen=True):
-    """One call's outcome."""
+    """One call's outcome; `digest` is the bid's, zero without one."""
 
     outcome: CallOutcome
-    bid: Signed[Bid] | None
     at_ms: int
+    bid: Signed[Bid] | None = None
+    digest: bytes = _ZERO
 
 
 class Held(Struct, frozen=True, kw_only=True, dict=True):
@@ -102,7 +103,7 @@ class Auctioneer:
         return Held(
             ranking=ranking,
             header=header,
-            calls=[self._entry(e, answers.get(e.row.node), close_ms) for e in called],
+            calls=[_entry(e, answers.get(e.row.node), close_ms) for e in called],
             bids=[_bid_of(answers.get(e.row.node)) for e in called],
         )
 
@@ -139,21 +140,19 @@ class Auctioneer:
         )
         try:
             reply = await self._ask(entrant.row.node, call)
-            bid = self._checked(reply, market, entrant, job_digest)
+            return self._answered(reply, market, entrant, job_digest)
         except (PeerFault, InvalidEncoding):
-            return Answered(CallOutcome.INVALID, None, self._now_ms())
+            return Answered(CallOutcome.INVALID, self._now_ms())
         except PinaivuError:  # the stream broke: the standing price holds
-            return Answered(CallOutcome.SILENT, None, self._now_ms())
-        outcome = CallOutcome.BID if bid else CallOutcome.SILENT
-        return Answered(outcome, bid, self._now_ms())
+            return Answered(CallOutcome.SILENT, self._now_ms())
 
-    def _checked(
+    def _answered(
         self, reply: wire.BidReply, market: Market, entrant: Entrant, job_digest: bytes
-    ) -> Signed[Bid] | None:
+    ) -> Answered:
         if reply.bid is None:
-            return None
+            return Answered(CallOutcome.SILENT, self._now_ms())
         signed = signed_from_bytes(Bid, reply.bid)
-        require_valid_bid(
+        digest = require_valid_bid(
             signed,
             self._domain,
             entrant.offer,
@@ -161,17 +160,18 @@ class Auctioneer:
             market,
             job_digest,
         )
-        return signed
+        return Answered(CallOutcome.BID, self._now_ms(), signed, digest)
 
-    def _entry(self, entrant: Entrant, answered: Answered | None, close_ms: int) -> CallEntry:
-        bid = _bid_of(answered)
-        return CallEntry(
-            node=entrant.row.node,
-            offer_digest=entrant.row.offer_digest,
-            outcome=answered.outcome if answered else CallOutcome.SILENT,
-            bid_digest=bid.digest(self._domain) if bid else _ZERO,
-            at_ms=answered.at_ms if answered else close_ms,
-        )
+
+def _entry(entrant: Entrant, answered: Answered | None, close_ms: int) -> CallEntry:
+    said = answered or Answered(CallOutcome.SILENT, close_ms)
+    return CallEntry(
+        node=entrant.row.node,
+        offer_digest=entrant.row.offer_digest,
+        outcome=said.outcome,
+        bid_digest=said.digest,
+        at_ms=said.at_ms,
+    )
 
 
 def _with_bid(entrant: Entrant, answered: Answered | None) -> Entrant:
