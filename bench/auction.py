@@ -38,6 +38,7 @@ from bench.auction_market import (
     DOMAIN,
     GATEWAY,
     LOG,
+    PATIENT,
     RECORD,
     RULES,
     grant,
@@ -73,7 +74,7 @@ class Size(Struct, frozen=True):
     """How much is measured."""
 
     nodes: tuple[int, ...] = (3, 10, 50)
-    auctions: int = 300
+    auctions: int = 200
     warm_up: int = 20
     book: int = 10_000
     rounds: int = 300
@@ -155,7 +156,7 @@ async def market(url: str, nodes: int) -> AsyncIterator[tuple[Child, Calls]]:
     limits = FrameLimits.of(wire.MAX_CONTROL_FRAME)
     async with (
         child("bench.auction_coordinator", url, str(nodes)) as coordinator,
-        open_host(GATEWAY.secret) as host,
+        open_host(GATEWAY.secret, liveness=PATIENT) as host,
         trio.open_nursery() as nursery,
     ):
         address = (await coordinator.said())["address"]
