@@ -180,7 +180,15 @@ class Coordinator:
         async def find_receipt(gateway: bytes, job_id: bytes) -> wire.Receipted | None:
             return await writer.read(lambda session: _receipted(session, gateway, job_id))
 
-        book = OrderBook(self._domain, self._log_id, ttl_ms=self._rules.offer_ttl_ms)
+        book = OrderBook(
+            self._domain,
+            self._log_id,
+            ttl_ms=self._rules.offer_ttl_ms,
+            standing=self._reputation.standing,
+            busy=self._docket.busy,
+        )
+        self._docket.on_load.append(book.touch)
+        sequencer.on_receipt.append(book.heed)
         desk = AuctionDesk(
             log=self._log,
             docket=self._docket,
@@ -216,6 +224,7 @@ class Coordinator:
             active_epoch=lambda: self._epoch.number if self._epoch else 0,
             pending=self._pending,
             market=self._sessions.market,
+            refused_offers=self._sessions.refused_offers,
         )
         config = HypercornConfig()
         config.bind = [f"{self._config.http_host}:{self._config.http_port}"]

@@ -5,16 +5,17 @@ A node that doesn't answer takes part at its standing price, so slowing it down 
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 
 import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from coordinator.book import Slot
-from pinaivu.auction import rule
+from coordinator.field import BookView, Field, Ranking
+from coordinator.round import Round
 from pinaivu.auction.replay import require_valid_bid
 from pinaivu.auction.rule import Entrant, Market
-from pinaivu.auction.transcript import CallEntry, Header, bids_root, book_root
+from pinaivu.auction.transcript import CallEntry, Header, bids_root
 from pinaivu.codes import CallOutcome
 from pinaivu.errors import InvalidEncoding, PeerFault, PinaivuError
 from pinaivu.messages import Bid
@@ -26,27 +27,36 @@ Ask = Callable[[bytes, wire.AuctionCall], Awaitable[wire.BidReply]]
 
 
 class Answered(Struct, frozen=True):
-    """One call's outcome."""
+    """One call's outcome; `digest` is the bid's, zero without one."""
 
     outcome: CallOutcome
-    bid: Signed[Bid] | None
     at_ms: int
+    bid: Signed[Bid] | None = None
+    digest: bytes = _ZERO
 
 
-class Held(Struct, frozen=True, kw_only=True):
+class Held(Struct, frozen=True, kw_only=True, dict=True):
     """A finished auction."""
 
-    market: Market
-    entrants: Sequence[Entrant]
+    ranking: Ranking
     header: Header
     calls: Sequence[CallEntry]
     bids: Sequence[Signed[Bid] | None]  # beside `calls`
-    slots: Sequence[Slot | None]
 
-    @property
+    @cached_property
     def bids_root(self) -> bytes:
         """What award and receipt commit to."""
         return bids_root(self.header, list(self.calls))
+
+    @property
+    def market(self) -> Market:
+        """The market as it closed."""
+        return self.ranking.market
+
+    @property
+    def slots(self) -> BookView:
+        """The book as it stood when the auction opened; it never changes."""
+        return self.ranking.view
 
 
 class Auctioneer:
@@ -69,55 +79,47 @@ class Auctioneer:
         self._live_all = live_all
         self._live_best = live_best
 
-    async def hold(
-        self,
-        market: Market,
-        slots: Sequence[Slot | None],
-        header: Header,
-        *,
-        live: bool,
-    ) -> Held:
+    async def hold(self, field: Field, header: Header, *, live: bool) -> Held:
         """Hold one auction; `header`'s close, roots and counts are filled in here.
 
         Whom the live round asks follows from the book alone: a node that isn't connected is asked
         in vain, and the transcript says so.
         """
-        entrants = [slot.entrant for slot in slots if slot]
-        market = replace(market, close_ms=header.open_ms)  # who counts as there, until it closes
         called: list[Entrant] = []
         if live:
-            called = rule.to_call(
-                market, entrants, live_all=self._live_all, live_best=self._live_best
-            )
-        answers = await self._live_round(market, entrants, called, header.job_digest)
+            called = field.to_call(live_all=self._live_all, live_best=self._live_best)
+        answers = await self._live_round(field, called, header.job_digest) if called else {}
         close_ms = self._now_ms()
-        market = replace(market, close_ms=close_ms)
-        final = [_with_bid(e, answers.get(e.row.node)) for e in entrants]
-        calls = [self._entry(e, answers.get(e.row.node), close_ms) for e in called]
-        rows = [slot.entrant.row if slot else None for slot in slots]
+        final = [_with_bid(e, answers.get(e.row.node)) for e in called]
+        ranking = field.close(replace(field.market, close_ms=close_ms), final)
         header = replace(
             header,
             close_ms=close_ms,
-            book_root=book_root(rows),
-            book_size=len(rows),
-            eligible=rule.count_eligible(market, final),
-            called=len(calls),
+            book_root=field.view.root,
+            book_size=len(field.view),
+            eligible=ranking.eligible,
+            called=len(called),
         )
-        bids = [_bid_of(answers.get(e.row.node)) for e in called]
         return Held(
-            market=market, entrants=final, header=header, calls=calls, bids=bids, slots=slots
+            ranking=ranking,
+            header=header,
+            calls=[_entry(e, answers.get(e.row.node), close_ms) for e in called],
+            bids=[_bid_of(answers.get(e.row.node)) for e in called],
         )
 
     async def _live_round(
-        self, market: Market, entrants: list[Entrant], called: list[Entrant], job_digest: bytes
+        self, field: Field, called: list[Entrant], job_digest: bytes
     ) -> dict[bytes, Answered]:
         answers: dict[bytes, Answered] = {}
+        standings = Round(field, called)
         with trio.move_on_after(self._window_ms / 1000):
             async with trio.open_nursery() as nursery:
 
                 async def ask(entrant: Entrant) -> None:
-                    answers[entrant.row.node] = await self._one(market, entrant, job_digest)
-                    if _decided(market, entrants, called, answers):
+                    answered = await self._one(field.market, entrant, job_digest)
+                    answers[entrant.row.node] = answered
+                    standings.answered(_with_bid(entrant, answered))
+                    if standings.decided():
                         nursery.cancel_scope.cancel()
 
                 for entrant in called:
@@ -138,21 +140,19 @@ class Auctioneer:
         )
         try:
             reply = await self._ask(entrant.row.node, call)
-            bid = self._checked(reply, market, entrant, job_digest)
+            return self._answered(reply, market, entrant, job_digest)
         except (PeerFault, InvalidEncoding):
-            return Answered(CallOutcome.INVALID, None, self._now_ms())
+            return Answered(CallOutcome.INVALID, self._now_ms())
         except PinaivuError:  # the stream broke: the standing price holds
-            return Answered(CallOutcome.SILENT, None, self._now_ms())
-        outcome = CallOutcome.BID if bid else CallOutcome.SILENT
-        return Answered(outcome, bid, self._now_ms())
+            return Answered(CallOutcome.SILENT, self._now_ms())
 
-    def _checked(
+    def _answered(
         self, reply: wire.BidReply, market: Market, entrant: Entrant, job_digest: bytes
-    ) -> Signed[Bid] | None:
+    ) -> Answered:
         if reply.bid is None:
-            return None
+            return Answered(CallOutcome.SILENT, self._now_ms())
         signed = signed_from_bytes(Bid, reply.bid)
-        require_valid_bid(
+        digest = require_valid_bid(
             signed,
             self._domain,
             entrant.offer,
@@ -160,40 +160,18 @@ class Auctioneer:
             market,
             job_digest,
         )
-        return signed
-
-    def _entry(self, entrant: Entrant, answered: Answered | None, close_ms: int) -> CallEntry:
-        bid = _bid_of(answered)
-        return CallEntry(
-            node=entrant.row.node,
-            offer_digest=entrant.row.offer_digest,
-            outcome=answered.outcome if answered else CallOutcome.SILENT,
-            bid_digest=bid.digest(self._domain) if bid else _ZERO,
-            at_ms=answered.at_ms if answered else close_ms,
-        )
+        return Answered(CallOutcome.BID, self._now_ms(), signed, digest)
 
 
-def _decided(
-    market: Market,
-    entrants: list[Entrant],
-    called: list[Entrant],
-    answers: dict[bytes, Answered],
-) -> bool:
-    """Whether no outstanding answer, at its best possible, could change winner or runner-up."""
-    outstanding = [e for e in called if e.row.node not in answers]
-    if not outstanding:
-        return True
-    order = rule.rank(market, [_with_bid(e, answers.get(e.row.node)) for e in entrants])
-    rival = rule.runner_up(order)
-    if rival is None:
-        return False
-    best = [_at_best(market, entrant) for entrant in outstanding]
-    return all(ranked.key > rival.key for ranked in rule.rank(market, best))
-
-
-def _at_best(market: Market, entrant: Entrant) -> Entrant:
-    lowest = rule.lowest_bid(entrant.offer.price_out, market.discount_ppm)
-    return Entrant(entrant.row, replace(entrant.offer, price_out=lowest))
+def _entry(entrant: Entrant, answered: Answered | None, close_ms: int) -> CallEntry:
+    said = answered or Answered(CallOutcome.SILENT, close_ms)
+    return CallEntry(
+        node=entrant.row.node,
+        offer_digest=entrant.row.offer_digest,
+        outcome=said.outcome,
+        bid_digest=said.digest,
+        at_ms=said.at_ms,
+    )
 
 
 def _with_bid(entrant: Entrant, answered: Answered | None) -> Entrant:

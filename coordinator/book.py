@@ -1,25 +1,32 @@
-"""The order book: every node's firm standing offers, and the rows an auction sees.
+"""The order book: every node's firm standing offers, and the field an auction finds in it.
 
 An offer is taken only if its node signed it for this log and model, with a rising sequence and a
 short validity; everything else is refused with a counted reason. Slots of the book keep their place
-so that its root changes only where something changed.
+so that its root changes only where something changed; whoever left gives up its slot.
 """
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 from msgspec import Struct
 
+from coordinator.docket import OpenJob
 from coordinator.errors import JobRefused
+from coordinator.field import CHUNK, Field, Slot
 from coordinator.ports import ModelRecord, NodeRecord
 from coordinator.reputation import Standing
-from pinaivu.auction.rule import Entrant
+from coordinator.shelf import Shelf
+from pinaivu.auction.replay import MOST_SLOTS
+from pinaivu.auction.rule import Entrant, Market
 from pinaivu.auction.transcript import Row
 from pinaivu.keys import BadSignature
 from pinaivu.messages import Offer
 from pinaivu.typed_data import Domain, Signed
 
-_CLOCK_SKEW_MS = 5_000
+_CLOCK_SKEW_MS: Final = 5_000
+_SPARSE: Final = 4
 
 
 class Held(Struct, frozen=True):
@@ -30,22 +37,45 @@ class Held(Struct, frozen=True):
     record: NodeRecord
 
 
-class Slot(Struct, frozen=True):
-    """One slot of the book as an auction sees it: the entrant and the offer it signed."""
+@dataclass(slots=True)
+class _Entry:
+    """A node's present offer, and until when any offer it has made could still be valid."""
 
-    entrant: Entrant
-    signed: Signed[Offer]
+    held: Held
+    until_ms: int
+
+
+class _Model:
+    """A model's offers by node, and the shelf that shows those that are live."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, _Entry] = {}
+        self.shelf = Shelf()
+        self.changed: dict[bytes, None] = {}  # nodes whose slot is out of date, as they came
 
 
 class OrderBook:
-    """Offers by model and node."""
+    """Offers by model and node; `standing` and `busy` say what is known of a node now.
 
-    def __init__(self, domain: Domain, log_id: bytes, *, ttl_ms: int) -> None:
+    Whoever changes what they say of a node calls `touch`: the next auction reads them again.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        log_id: bytes,
+        *,
+        ttl_ms: int,
+        standing: Callable[[bytes], Standing],
+        busy: Callable[[bytes], int],
+    ) -> None:
         self._domain = domain
         self._log_id = log_id
         self._ttl_ms = ttl_ms
-        self._slots: dict[str, list[bytes]] = {}
-        self._held: dict[tuple[str, bytes], Held] = {}
+        self._standing = standing
+        self._busy = busy
+        self._models: dict[str, _Model] = {}
+        self._sweep_ms = 0
         self.refused: Counter[str] = Counter()
 
     def put(
@@ -53,21 +83,24 @@ class OrderBook:
     ) -> None:
         """Accept an offer or raise `JobRefused` with the counted reason."""
         offer = signed.message
+        self._sweep(now_ms)
         try:
             self._check(signed, record, model, now_ms)
         except JobRefused as refusal:
             self.refused[refusal.code] += 1
             raise
-        slots = self._slots.setdefault(offer.model, [])
-        if offer.node not in slots:
-            slots.append(offer.node)
-        self._held[offer.model, offer.node] = Held(signed, signed.digest(self._domain), record)
+        known = self._models.setdefault(offer.model, _Model())
+        before = known.entries.get(offer.node)
+        until_ms = max(before.until_ms if before else 0, offer.expires_ms)
+        held = Held(signed, signed.digest(self._domain), record)
+        known.entries[offer.node] = _Entry(held, until_ms)
+        known.changed[offer.node] = None
 
     def _check(
         self, signed: Signed[Offer], record: NodeRecord, model: ModelRecord | None, now_ms: int
     ) -> None:
         offer = signed.message
-        held = self._held.get((offer.model, offer.node))
+        held = self.held(offer.model, offer.node)
         checks = (
             (offer.node == record.node, "foreign_node", "the offer names another node"),
             (offer.log_id == self._log_id, "foreign_log", "the offer is for another log"),
@@ -94,6 +127,11 @@ class OrderBook:
                 "stale_sequence",
                 "an offer's sequence must rise",
             ),
+            (
+                held is not None or self._size(offer.model) < MOST_SLOTS,
+                "book_full",
+                f"{MOST_SLOTS} nodes offer this model already",
+            ),
         )
         for holds, code, detail in checks:
             if not holds:
@@ -105,43 +143,83 @@ class OrderBook:
 
     def held(self, model: str, node: bytes) -> Held | None:
         """A node's present offer for a model."""
-        return self._held.get((model, node))
+        known = self._models.get(model)
+        entry = known.entries.get(node) if known else None
+        return entry.held if entry else None
 
-    def slots(
-        self,
-        model: str,
-        now_ms: int,
-        standing: Callable[[bytes], Standing],
-        busy: Callable[[bytes], int],
-    ) -> list[Slot | None]:
-        """The book's slots for one model; None where an offer is withdrawn or has run out."""
-        return [
-            self._slot(self._held[model, node], standing(node), busy(node), now_ms)
-            for node in self._slots.get(model, [])
-        ]
+    def touch(self, node: bytes) -> None:
+        """What is known of a node has changed: its load, its reputation."""
+        for known in self._models.values():
+            if node in known.entries:
+                known.changed[node] = None
+
+    def heed(self, job: OpenJob) -> None:
+        """A receipt has told something of the nodes that it names."""
+        if job.receipt:
+            for segment in job.receipt[0].message.segments:
+                self.touch(segment.node)
+
+    def field(self, market: Market) -> Field:
+        """Everybody who fits a job now, and the model's book as it stands."""
+        known = self._models.get(market.model)
+        if known is None:
+            return Shelf().field(market)
+        for node in known.shelf.run_out(market.close_ms):
+            known.shelf.put(node, None)
+        for node in known.changed:
+            known.shelf.put(node, self._slot(known.entries[node].held, market.close_ms))
+        known.changed.clear()
+        return known.shelf.field(market)
 
     def models(self, now_ms: int) -> dict[str, int]:
-        """Models on offer, each with its number of live offers."""
-        return dict(
-            Counter(model for (model, _), held in self._held.items() if _live(held, now_ms))
-        )
+        """Models on offer, each with its number of live offers; any thread may ask."""
+        counts = {
+            model: sum(_live(entry.held, now_ms) for entry in list(known.entries.values()))
+            for model, known in list(self._models.items())
+        }
+        return {model: live for model, live in counts.items() if live}
 
-    @staticmethod
-    def _slot(held: Held, standing: Standing, busy: int, now_ms: int) -> Slot | None:
+    def _size(self, model: str) -> int:
+        known = self._models.get(model)
+        return len(known.entries) if known else 0
+
+    def _slot(self, held: Held, now_ms: int) -> Slot | None:
         if not _live(held, now_ms):
             return None
+        node = held.record.node
+        standing = self._standing(node)
         row = Row(
             offer_digest=held.digest,
-            node=held.record.node,
+            node=node,
             payout=held.record.payout,
             bond_funder=held.record.bond_funder,
             success_ppm=standing.success_ppm,
             cal_t=standing.cal_t,
             cal_s=standing.cal_s,
-            busy=busy,
+            busy=self._busy(node),
             newcomer=standing.newcomer,
         )
         return Slot(Entrant(row, held.signed.message), held.signed)
+
+    def _sweep(self, now_ms: int) -> None:
+        """Once per validity: forget nodes and models that left, and shelves grown too large.
+
+        An offer's sequence is remembered until nothing older could be put again.
+        """
+        if now_ms < self._sweep_ms:
+            return
+        self._sweep_ms = now_ms + self._ttl_ms
+        for model, known in list(self._models.items()):
+            for node, entry in list(known.entries.items()):
+                if entry.until_ms <= now_ms:
+                    del known.entries[node]
+                    known.changed.pop(node, None)
+                    known.shelf.give_up(node)
+            if not known.entries:
+                del self._models[model]
+            elif len(known.shelf) > _SPARSE * max(CHUNK, len(known.entries)):
+                known.shelf = Shelf()
+                known.changed = dict.fromkeys(known.entries)
 
 
 def _live(held: Held, now_ms: int) -> bool:

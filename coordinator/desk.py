@@ -11,6 +11,7 @@ from typing import Final
 
 from eth_hash.auto import keccak
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlmodel import Session
 
 from coordinator.admission import Desk, Money
@@ -24,7 +25,6 @@ from coordinator.log import Log
 from coordinator.ports import ModelRecord
 from coordinator.reputation import Reputation
 from coordinator.rows import award_row, job_row, transcript_row
-from pinaivu.auction import rule
 from pinaivu.auction.replay import market_of
 from pinaivu.auction.rule import Cleared
 from pinaivu.auction.transcript import Header
@@ -160,7 +160,7 @@ class AuctionDesk:
             raise JobRefused("job_id_used", "another job was submitted under this id")
         await self._writer.settled()
         if known.awards:
-            return self._answer(known, known.awards[-1])
+            return self._answer(known.awards[-1])
         if known.unserved_reason:
             return _unserved(known.unserved_reason, known)
         raise JobRefused("in_progress", "the job is being auctioned", retry_after_ms=100)
@@ -187,12 +187,9 @@ class AuctionDesk:
         header = await self._header(open_job, model)
         job, grant = open_job.job.message, open_job.grant.message
         market = market_of(header, job, grant, self._rules)
-        slots = self._book.slots(
-            job.model, header.open_ms, self._reputation.standing, self._docket.busy
-        )
-        held = await self._auctioneer.hold(market, slots, header, live=job.mode == Mode.LIVE)
-        open_job.market = held.market
-        open_job.entrants = list(held.entrants)
+        field = self._book.field(replace(market, close_ms=header.open_ms))
+        held = await self._auctioneer.hold(field, header, live=job.mode == Mode.LIVE)
+        open_job.ranking = held.ranking
         open_job.held = Held(
             fingerprint=model.fingerprint,
             nonce=header.nonce,
@@ -245,7 +242,7 @@ class AuctionDesk:
         await self._writer.write(write)
         if awarded is None:
             return _unserved(open_job.unserved_reason, open_job)
-        return self._answer(open_job, awarded)
+        return self._answer(awarded)
 
     async def award_next(self, open_job: OpenJob, failed: Awarded) -> wire.Awarded | wire.Refused:
         """The rank after `failed` from the same transcript; the same again if it stands already."""
@@ -253,7 +250,7 @@ class AuctionDesk:
             following = open_job.awards[failed.signed.message.rank :]
             if following:
                 await self._writer.settled()
-                return self._answer(open_job, following[0])
+                return self._answer(following[0])
             if failed.failure is None:
                 raise JobRefused("award_stands", "no failure of this award was reported")
             return await self._award_after_failure(open_job)
@@ -261,7 +258,7 @@ class AuctionDesk:
     async def _award_after_failure(self, open_job: OpenJob) -> wire.Awarded:
         if open_job.closing or open_job.delivery:
             raise JobRefused("delivered", "the job is over: there is no further rank")
-        if open_job.market is None:
+        if open_job.ranking is None:
             raise JobRefused("epoch_ended", "the epoch has ended", Reason.EPOCH_ENDED)
         awarded = self._next(open_job)
         row = job_row(open_job)
@@ -275,28 +272,30 @@ class AuctionDesk:
             session.add(award)
 
         await self._writer.write(write)
-        return self._answer(open_job, awarded)
+        return self._answer(awarded)
 
     def _next(self, open_job: OpenJob) -> Awarded | None:
         """Sign the next rank; nodes that are gone or full are passed over and stay on the line."""
-        assert open_job.market is not None
+        assert open_job.ranking is not None
         now = self._clock.now_ms()
         job = open_job.job.message
         while len(open_job.awards) < len(job.anchors) and now < job.deadline_ms:
             excluded = frozenset(_node_of(entry) for entry in open_job.line)
-            cleared = rule.clear(open_job.market, open_job.entrants, excluded)
+            cleared = open_job.ranking.clear(excluded)
             if cleared is None:
                 return None
             node = cleared.entrant.row.node
             held = self._book.held(job.model, node)
-            slots = held.signed.message.slots if held else 0
-            if not self._reachable(node) or self._docket.busy(node) >= slots:
+            free = held is not None and self._docket.busy(node) < held.signed.message.slots
+            if held is None or not free or not self._reachable(node):
                 open_job.line.append(PassedOver(node))
                 continue
             award = self._award(open_job, cleared, now)
             signed = Signed.by(self._key, self._log.domain, award)
             self._docket.award(open_job, signed, signed.digest(self._log.domain))
-            return open_job.awards[-1]
+            awarded = open_job.awards[-1]
+            awarded.offer, awarded.peer = cleared.entrant.offer, held.record.peer
+            return awarded
         return None
 
     def _award(self, open_job: OpenJob, cleared: Cleared, now: int) -> Award:
@@ -335,17 +334,15 @@ class AuctionDesk:
             expires_ms=min(now + self._rules.award_ttl_ms, job.deadline_ms),
         )
 
-    def _answer(self, open_job: OpenJob, awarded: Awarded) -> wire.Awarded:
-        node = awarded.signed.message.node
-        entrant = next((e for e in open_job.entrants if e.row.node == node), None)
-        held = self._book.held(open_job.job.message.model, node)
-        if entrant is None or held is None:
+    @staticmethod
+    def _answer(awarded: Awarded) -> wire.Awarded:
+        if awarded.offer is None:
             raise JobRefused("epoch_ended", "the epoch has ended", Reason.EPOCH_ENDED)
         return wire.Awarded(
             award=awarded.signed.to_bytes(),
-            peer=held.record.peer,
-            tps_milli=entrant.offer.tps_milli,
-            ttft_ms=entrant.offer.ttft_ms,
+            peer=awarded.peer,
+            tps_milli=awarded.offer.tps_milli,
+            ttft_ms=awarded.offer.ttft_ms,
         )
 
 
@@ -355,29 +352,28 @@ def _node_of(entry: Awarded | PassedOver) -> bytes:
 
 def _why_unserved(open_job: OpenJob, now_ms: int) -> int:
     """Why nobody serves: too late, passed over, beyond the limits, or nobody there."""
-    assert open_job.market is not None
+    assert open_job.ranking is not None
     if now_ms >= open_job.job.message.deadline_ms:
         return Reason.DEADLINE_PASSED
     if open_job.line:
         return Reason.NO_NODE_LEFT
-    if any(rule.fits(open_job.market, e) for e in open_job.entrants):
+    if open_job.ranking.cheapest is not None:
         return Reason.NO_NODES_WITHIN_LIMITS
     return Reason.NO_NODES_AVAILABLE
 
 
 def _unserved(reason: int, open_job: OpenJob) -> wire.Refused:
-    market = open_job.market
-    if reason != Reason.NO_NODES_WITHIN_LIMITS or market is None:
+    cheapest = open_job.ranking.cheapest if open_job.ranking else None
+    if reason != Reason.NO_NODES_WITHIN_LIMITS or cheapest is None:
         return wire.Refused(
             "no_nodes_available",
             f"no node serves {open_job.job.message.model!r} now: try again soon",
             reason,
             _RETRY_AFTER_MS,
         )
-    prices = [e.price_out for e in open_job.entrants if rule.fits(market, e)]
     return wire.Refused(
         "no_nodes_within_limits",
-        f"the cheapest offer is {min(prices)} base units per million output tokens: "
+        f"the cheapest offer is {cheapest} base units per million output tokens: "
         "raise max_price_out or max_cost_units",
         reason,
         _RETRY_AFTER_MS,

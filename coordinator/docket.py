@@ -7,13 +7,14 @@ that went away doesn't keep nodes from working.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
 
-from pinaivu.auction.rule import Entrant, Market
+from coordinator.field import Ranking
 from pinaivu.manifest import Parameters
-from pinaivu.messages import Award, Completion, Delivery, Failure, Grant, Job, Receipt
+from pinaivu.messages import Award, Completion, Delivery, Failure, Grant, Job, Offer, Receipt
 from pinaivu.metering import Attempt, Tolerance
 from pinaivu.receipts import Case, Held, PassedOver
 from pinaivu.typed_data import Domain, Signed
@@ -28,6 +29,8 @@ class Awarded:
     completion: Signed[Completion] | None = None
     failure: Signed[Failure] | None = None
     running: bool = False  # counted among its node's open awards
+    offer: Offer | None = None  # what it rests on, and where its node is; unknown after a restart
+    peer: bytes = b""
 
 
 @dataclass(slots=True)
@@ -44,8 +47,7 @@ class OpenJob:
     delivery: Signed[Delivery] | None = None
     delivered_ms: int = 0
     unserved_reason: int = 0
-    market: Market | None = None  # None after a restart: no further rank is awarded
-    entrants: list[Entrant] = field(default_factory=list)
+    ranking: Ranking | None = None  # None after a restart: no further rank is awarded
     closing: bool = False  # handed to the sequencer: evidence comes too late
     receipted: trio.Event = field(default_factory=trio.Event)
     receipt: tuple[Signed[Receipt], int] | None = None
@@ -119,6 +121,8 @@ class Docket:
         self._by_digest: dict[bytes, OpenJob] = {}
         self._by_award: dict[bytes, tuple[OpenJob, Awarded]] = {}
         self._busy: Counter[bytes] = Counter()
+        self.on_load: list[Callable[[bytes], None]] = []
+        """Told a node each time it is busier or less busy."""
 
     def open(self, job: OpenJob) -> None:
         """Take a job in; its reserve counts from now."""
@@ -199,9 +203,16 @@ class Docket:
         self._by_award[entry.digest] = (job, entry)
         entry.running = entry.completion is None and entry.failure is None
         if entry.running:
-            self._busy[entry.signed.message.node] += 1
+            self._load(entry.signed.message.node, 1)
 
     def _release(self, entry: Awarded) -> None:
         if entry.running:
             entry.running = False
-            self._busy[entry.signed.message.node] -= 1
+            self._load(entry.signed.message.node, -1)
+
+    def _load(self, node: bytes, change: int) -> None:
+        self._busy[node] += change
+        if not self._busy[node]:
+            del self._busy[node]
+        for notify in self.on_load:
+            notify(node)

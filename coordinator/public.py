@@ -41,6 +41,7 @@ class Face(Struct, frozen=True, kw_only=True):
     active_epoch: Callable[[], int]
     pending: Callable[[], Json | None]
     market: Callable[[], dict[str, int]]
+    refused_offers: Callable[[], dict[str, int]]
 
 
 def create_app(face: Face) -> FastAPI:
@@ -63,7 +64,7 @@ def create_app(face: Face) -> FastAPI:
 
     @app.get("/market")
     def market() -> Json:
-        return {"models": face.market()}
+        return {"models": face.market(), "refused_offers": face.refused_offers()}
 
     return app
 

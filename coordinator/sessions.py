@@ -28,7 +28,7 @@ from pinaivu.p2p import PeerId, wire
 from pinaivu.p2p.calls import Calls
 from pinaivu.p2p.errors import NotConnected
 from pinaivu.p2p.frames import FrameStream
-from pinaivu.typed_data import signed_from_bytes
+from pinaivu.typed_data import Signed, signed_from_bytes
 
 HELLO_WITHIN_S = 15.0
 _RECEIPT_WAIT_S = 30.0
@@ -72,6 +72,10 @@ class Sessions:
     def market(self) -> dict[str, int]:
         """Live offers by model."""
         return self._handlers.book.models(self._now_ms()) if self._handlers else {}
+
+    def refused_offers(self) -> dict[str, int]:
+        """Offers refused since the start, by reason."""
+        return dict(self._handlers.book.refused) if self._handlers else {}
 
     def reachable(self, node: bytes) -> bool:
         """Whether a node's control stream is up."""
@@ -163,7 +167,7 @@ class Sessions:
         self, record: NodeRecord, frame: wire.PutOffer | wire.PutCompletion
     ) -> None:
         if isinstance(frame, wire.PutOffer):
-            offer = signed_from_bytes(Offer, frame.offer)
+            offer = self._read_offer(frame.offer)
             model = await self._directory.model(offer.message.model)
             # Wallet and bond may have changed since the hello; a node once registered stays so.
             fresh = await self._directory.node(record.node) or record
@@ -175,6 +179,13 @@ class Sessions:
         except JobRefused as refusal:
             if refusal.code != "unknown_award":
                 raise  # an award that is receipted or unknown needs no completion any more
+
+    def _read_offer(self, raw: bytes) -> Signed[Offer]:
+        try:
+            return signed_from_bytes(Offer, raw)
+        except InvalidEncoding:
+            self._to.book.refused["malformed"] += 1
+            raise
 
     async def _gateway_hello(self, peer: PeerId, hello: wire.Hello) -> None:
         registered = await self._directory.gateway_peer(hello.owner)

@@ -22,7 +22,7 @@ from pinaivu.messages import Bid, Grant, Job, Offer
 from pinaivu.typed_data import Domain, Signed, signed_from_json
 
 _ZERO = bytes(32)
-_MOST_SLOTS = 1 << 16
+MOST_SLOTS = 1 << 16
 """A transcript is read before anything of it is believed: its size is bounded here."""
 
 
@@ -137,8 +137,8 @@ def read_transcript(
 def _read_rows(
     raw: object, header: Header, domain: Domain
 ) -> tuple[list[Row | None], dict[bytes, Offer]]:
-    if header.book_size > _MOST_SLOTS:
-        raise TranscriptFault(f"a book of {header.book_size} slots; {_MOST_SLOTS} are read")
+    if header.book_size > MOST_SLOTS:
+        raise TranscriptFault(f"a book of {header.book_size} slots; {MOST_SLOTS} are read")
     slots: list[Row | None] = [None] * header.book_size
     offers: dict[bytes, Offer] = {}
     free = 0  # rows come in the order of their slots

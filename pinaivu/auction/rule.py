@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from pinaivu.auction.transcript import Row
 from pinaivu.codes import Clearing, Feature
+from pinaivu.fields import MAX_U64
 from pinaivu.messages import Bid, Offer
 
 MILLION: Final = 10**6
@@ -115,6 +116,18 @@ def lowest_bid(offer_price: int, discount_ppm: int) -> int:
     return -(-offer_price * (MILLION - discount_ppm) // MILLION)
 
 
+def highest_offer(highest: int, discount_ppm: int) -> int:
+    """The highest standing offer whose lowest bid is not above `highest`."""
+    if discount_ppm >= MILLION:
+        return MAX_U64
+    return min(highest * MILLION // (MILLION - discount_ppm), MAX_U64)
+
+
+def highest_price(market: Market) -> int:
+    """The highest price within the limits."""
+    return _highest_within(market, 0, market.limit_out)
+
+
 def delay(market: Market, entrant: Entrant) -> int:
     """What the entrant's expected duration costs the caller, base units × 10⁶."""
     terms = entrant.bid or entrant.offer
@@ -165,12 +178,13 @@ def count_eligible(market: Market, entrants: Iterable[Entrant]) -> int:
 
 def rank(market: Market, entrants: Iterable[Entrant]) -> list[Ranked]:
     """Eligible entrants, best first."""
-    found = [
-        Ranked(score(market, e), _tie(market.nonce, e.row.node), e)
-        for e in entrants
-        if eligible(market, e)
-    ]
+    found = [ranked(market, e) for e in entrants if eligible(market, e)]
     return sorted(found, key=lambda r: r.key)
+
+
+def ranked(market: Market, entrant: Entrant) -> Ranked:
+    """The entrant's place in the order."""
+    return Ranked(score(market, entrant), tie(market.nonce, entrant.row.node), entrant)
 
 
 def to_call(
@@ -179,11 +193,7 @@ def to_call(
     """Whom the live round asks, in order of standing score: all up to `live_all`, else the best."""
     standing = [e.standing() for e in entrants]
     found = sorted(
-        (
-            Ranked(score(market, e), _tie(market.nonce, e.row.node), e)
-            for e in standing
-            if could_become_eligible(market, e)
-        ),
+        (ranked(market, e) for e in standing if could_become_eligible(market, e)),
         key=lambda r: r.key,
     )
     return [r.entrant for r in (found if len(found) <= live_all else found[:live_best])]
@@ -196,22 +206,26 @@ def clear(
     order = [r for r in rank(market, entrants) if r.entrant.row.node not in excluded]
     if not order:
         return None
-    regular = _second_score(market, order)
-    if excluded or not _explores(market):
+    regular = second_score(market, order[0], runner_up(order))
+    if excluded or not explores(market):
         return regular
-    return _explore(market, order, regular) or regular
+    newcomer = explorer(market, (r.entrant for r in order))
+    return explored(market, newcomer, regular) if newcomer else regular
 
 
-def runner_up(order: list[Ranked]) -> Ranked | None:
+def runner_up(order: Iterable[Ranked]) -> Ranked | None:
     """Who sets the winner's price: the next with another payout wallet and bond funder."""
-    winner = order[0].entrant.row if order else None
-    return next((r for r in order[1:] if winner and _independent(winner, r.entrant.row)), None)
+    following = iter(order)
+    winner = next(following, None)
+    return next(
+        (r for r in following if winner and _independent(winner.entrant.row, r.entrant.row)), None
+    )
 
 
-def _second_score(market: Market, order: list[Ranked]) -> Cleared:
-    winner = order[0].entrant
+def second_score(market: Market, first: Ranked, rival: Ranked | None) -> Cleared:
+    """What the first pays: up to the price at which it would score as its runner-up does."""
+    winner = first.entrant
     price = winner.price_out
-    rival = runner_up(order)
     if rival is None:
         return _cleared(market, winner, winner.offer.price_out, Clearing.LONE)
     cost = market.cost(price)
@@ -225,29 +239,41 @@ def _cleared(market: Market, winner: Entrant, start: int, clearing: Clearing) ->
     low = winner.price_out
     high = min(start, low * (MILLION + market.uplift_ppm) // MILLION, market.limit_out)
     high = max(low, high)
+    price = _highest_within(market, low, high)
+    return Cleared(winner, market.price_in(price), price, clearing)
+
+
+def _highest_within(market: Market, low: int, high: int) -> int:
+    """The highest price up to `high` within the limits, which `low` is."""
     while low < high:  # limits are monotone in the price, so bisect
         middle = (low + high + 1) // 2
         if market.within_limits(middle):
             low = middle
         else:
             high = middle - 1
-    return Cleared(winner, market.price_in(low), low, clearing)
+    return low
 
 
-def _explore(market: Market, order: list[Ranked], regular: Cleared) -> Cleared | None:
-    newcomers = [
-        r.entrant
-        for r in order
-        if r.entrant.row.newcomer and r.entrant.offer.features & Feature.EXPLORATION
-    ]
-    if not newcomers:
-        return None
-    chosen = min(newcomers, key=lambda e: sha256(_EXPLORE + market.nonce + e.row.node).digest())
-    price = min(chosen.price_out, regular.price_out)
-    return Cleared(chosen, market.price_in(price), price, Clearing.EXPLORATION)
+def explorer(market: Market, eligible_ones: Iterable[Entrant]) -> Entrant | None:
+    """The newcomer among the eligible that an exploration job goes to."""
+    newcomers = (
+        e for e in eligible_ones if e.row.newcomer and e.offer.features & Feature.EXPLORATION
+    )
+    return min(
+        newcomers,
+        key=lambda e: sha256(_EXPLORE + market.nonce + e.row.node).digest(),
+        default=None,
+    )
 
 
-def _explores(market: Market) -> bool:
+def explored(market: Market, newcomer: Entrant, regular: Cleared) -> Cleared:
+    """The newcomer instead of the regular winner, at the lesser of its own and that price."""
+    price = min(newcomer.price_out, regular.price_out)
+    return Cleared(newcomer, market.price_in(price), price, Clearing.EXPLORATION)
+
+
+def explores(market: Market) -> bool:
+    """Whether the job's nonce makes it an exploration job."""
     drawn = int.from_bytes(sha256(_EXPLORE + market.nonce).digest()[:8])
     return drawn * MILLION < market.explore_ppm << 64
 
@@ -260,5 +286,6 @@ def _independent(winner: Row, other: Row) -> bool:
     )
 
 
-def _tie(nonce: bytes, node: bytes) -> bytes:
+def tie(nonce: bytes, node: bytes) -> bytes:
+    """What decides between equal scores; the lowest wins."""
     return sha256(nonce + node).digest()

@@ -4,6 +4,7 @@ One code for all trees: log, statements, transcripts, books.
 
 - `hashing`: leaf and node hashes, the root of a list of entries;
 - `tree`: an append-only tree in memory that makes proofs;
+- `padded`: a tree over entries that change in place, as a book's;
 - `proofs`: stateless verification of inclusion and consistency;
 - `tiles`: paths and contents of the public log resources; the path arithmetic stands alone.
 

@@ -1,6 +1,7 @@
 """The log's public server over a real store and tree: what is there, and what isn't yet."""
 
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -10,6 +11,7 @@ import pytest
 import trio
 
 from coordinator.bundler import Bundler
+from coordinator.errors import JobRefused
 from coordinator.public import Face, create_app
 from pinaivu.auction.transcript import Header, Row, book_root
 from pinaivu.bundles import unpack
@@ -72,6 +74,7 @@ async def place(tmp_path: Path) -> AsyncGenerator[Place, None]:
             active_epoch=lambda: 1,
             pending=lambda: None,
             market=lambda: world.book.models(world.now),
+            refused_offers=lambda: dict(world.book.refused),
         )
         transport = httpx.ASGITransport(create_app(face))
         async with httpx.AsyncClient(transport=transport, base_url="http://log") as http:
@@ -163,7 +166,12 @@ async def test_transcript_market_and_attestation(place: Place) -> None:
     receipt = await place.receipted()
     (transcript,) = (await place.http.get(f"/transcripts/{RID}")).json()["transcripts"]
     assert transcript["header"].startswith("0x0101")
-    assert (await place.http.get("/market")).json() == {"models": {MODEL: 2}}
+    with suppress(JobRefused):
+        place.world.put_offers(10**6, tps_milli=0)
+    assert (await place.http.get("/market")).json() == {
+        "models": {MODEL: 2},
+        "refused_offers": {"no_speed": 1},
+    }
     said = (await place.http.get("/attestation")).json()
     assert (said["active"], said["pending"]) == (1, None)
     assert said["epochs"][0]["signer"] == to_hex(EPOCH.address)

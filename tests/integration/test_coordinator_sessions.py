@@ -201,7 +201,7 @@ async def test_a_party_is_whom_the_chain_names_for_its_peer_key(
 async def test_nothing_is_taken_before_hello(place: Place) -> None:
     async with peer(place, NODES[0], wire.NODE_PROTOCOL) as node:
         assert await node.refused(_offer(place, NODES[0])) == "no_hello"
-        assert place.sessions.market() == {}
+        assert place.sessions.market() == place.sessions.refused_offers() == {}
     async with peer(place, GATEWAY, wire.GATEWAY_PROTOCOL) as gateway:
         assert await gateway.refused(_submit(place)) == "no_hello"
 
@@ -212,7 +212,7 @@ async def test_nothing_is_taken_before_the_epoch_is_active(place: Place) -> None
     async with peer(place, NODES[0], wire.NODE_PROTOCOL) as node:
         await node.hello()
         assert await node.refused(_offer(place, NODES[0])) == "starting"
-    assert place.sessions.market() == {}
+    assert place.sessions.market() == place.sessions.refused_offers() == {}
 
 
 async def test_garbage_fails_one_call_and_no_more(place: Place) -> None:
@@ -223,7 +223,7 @@ async def test_garbage_fails_one_call_and_no_more(place: Place) -> None:
         assert await node.refused(wire.PutOffer(b"\xc1")) == "bad_message"
         assert await node.refused(_offer(place, NODES[1])) == "foreign_node"
         assert await node.call(_offer(place, NODES[0])) == wire.Done()
-    assert place.world.book.refused == {"foreign_node": 1}
+    assert place.sessions.refused_offers() == {"malformed": 1, "foreign_node": 1}
 
 
 async def test_an_offer_brings_what_the_chain_says_by_now(place: Place) -> None:

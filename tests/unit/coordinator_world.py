@@ -204,7 +204,14 @@ class World:
         self.docket = Docket()
         self.reputation = Reputation(self.rules)
         self.directory = Directory(self.chain)
-        self.book = OrderBook(DOMAIN, LOG, ttl_ms=self.rules.offer_ttl_ms)
+        self.book = OrderBook(
+            DOMAIN,
+            LOG,
+            ttl_ms=self.rules.offer_ttl_ms,
+            standing=self.reputation.standing,
+            busy=self.docket.busy,
+        )
+        self.docket.on_load.append(self.book.touch)
         self.receipted: dict[tuple[bytes, bytes], wire.Receipted] = {}
         self.sequencer = Sequencer(
             self.log,
@@ -223,6 +230,7 @@ class World:
             now_ms=self.clock,
         )
         self.sequencer.on_receipt.append(self._receipted)
+        self.sequencer.on_receipt.append(self.book.heed)
         self.evidence = Evidence(
             self.log, self.docket, self.writer, self.sequencer.close, self.clock
         )

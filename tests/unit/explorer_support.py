@@ -54,6 +54,7 @@ def served_log(factory: BundleFactory, folder: Path) -> Iterator[HttpLog]:
         active_epoch=lambda: factory.epoch.number,
         pending=lambda: None,
         market=lambda: {MODEL: 3},
+        refused_offers=dict,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -10,32 +10,20 @@ from trio.testing import MockClock
 
 from coordinator.auctioneer import Auctioneer, Held
 from coordinator.book import OrderBook
-from coordinator.reputation import Standing
 from coordinator.rows import transcript_row
 from pinaivu.auction import rule
-from pinaivu.auction.replay import market_of, read_transcript
-from pinaivu.auction.transcript import Header
+from pinaivu.auction.replay import read_transcript
 from pinaivu.codes import CallOutcome
 from pinaivu.errors import InvalidEncoding
 from pinaivu.keys import SecretKey
 from pinaivu.messages import Bid
 from pinaivu.p2p import wire
 from pinaivu.p2p.errors import StreamBroken
-from pinaivu.typed_data import Signed, digest
+from pinaivu.typed_data import Signed
+from tests.unit.auction_support import STANDING, header, market
 from tests.unit.coordinator_world import MODEL_RECORD, RULES, node_record, signed_offer
-from tests.unit.ledger_support import (
-    DOMAIN,
-    FINGERPRINT,
-    LOG,
-    MODEL,
-    NODES,
-    NOW,
-    RESERVE,
-    grant,
-    job,
-)
+from tests.unit.ledger_support import DOMAIN, LOG, NODES, NOW, grant, job
 
-STANDING = Standing(success_ppm=900_000, cal_t=1000, cal_s=1000, newcomer=False)
 WINDOW_S = RULES.window_ms / 1000
 Answer = Callable[[wire.AuctionCall], Awaitable[wire.BidReply]]
 
@@ -71,7 +59,7 @@ async def hold(
     answers: dict[SecretKey, tuple[int, Answer]], *, live: bool = True, live_all: int = 16
 ) -> tuple[Held, float]:
     """Hold an auction among nodes with a standing price and an answer; and how long it took."""
-    book = OrderBook(DOMAIN, LOG, ttl_ms=15_000)
+    book = OrderBook(DOMAIN, LOG, ttl_ms=15_000, standing=lambda _: STANDING, busy=lambda _: 0)
     by_address = {node.address: answer for node, (_, answer) in answers.items()}
     for node, (price, _) in answers.items():
         book.put(signed_offer(node, price), node_record(node), MODEL_RECORD, NOW)
@@ -88,42 +76,14 @@ async def hold(
         live_all=live_all,
         live_best=2,
     )
-    opened = header()
-    slots = book.slots(MODEL, NOW, lambda _: STANDING, lambda _: 0)
-    held = await auctioneer.hold(market_of(opened, job(), grant(), RULES), slots, opened, live=live)
+    held = await auctioneer.hold(book.field(market()), header(), live=live)
     return held, trio.current_time() - began
 
 
-def header() -> Header:
-    terms = job()
-    return Header(
-        job_digest=digest(DOMAIN, terms),
-        log_id=LOG,
-        epoch=1,
-        nonce=b"\x33" * 32,
-        model_key=bytes(32),
-        fingerprint=FINGERPRINT,
-        ratio_ppm=MODEL_RECORD.ratio_ppm,
-        prompt_tokens=terms.prompt_tokens,
-        expected_tokens=50,
-        max_output_tokens=terms.max_output_tokens,
-        value_of_time=0,
-        mode=terms.mode,
-        parameters_digest=RULES.digest(),
-        open_ms=NOW,
-        close_ms=0,
-        book_root=bytes(32),
-        book_size=0,
-        chain_block=7,
-        reserve=RESERVE,
-        eligible=0,
-        called=0,
-    )
-
-
 def winner(held: Held) -> tuple[bytes, int]:
-    cleared = rule.clear(held.market, held.entrants)
+    cleared = rule.clear(held.market, held.ranking.entrants())
     assert cleared
+    assert cleared == held.ranking.clear(frozenset())
     return cleared.entrant.row.node, cleared.price_out
 
 
@@ -236,7 +196,7 @@ async def test_beyond_the_limit_only_the_best_are_asked(autojump_clock: MockCloc
 async def test_an_empty_book_is_no_auction(autojump_clock: MockClock) -> None:
     held, took = await hold({})
     assert (held.header.eligible, took) == (0, 0)
-    assert rule.clear(held.market, held.entrants) is None
+    assert rule.clear(held.market, held.ranking.entrants()) is None
 
 
 async def test_the_published_transcript_replays_to_the_same(autojump_clock: MockClock) -> None:
