@@ -17,6 +17,7 @@ from pinaivu.auction.rule import Entrant
 from pinaivu.auction.transcript import Row
 from pinaivu.keys import BadSignature
 from pinaivu.messages import Offer
+from pinaivu.reputation.standing import MOST_TPS_MILLI
 from pinaivu.typed_data import Domain, Signed
 
 _CLOCK_SKEW_MS = 5_000
@@ -78,6 +79,11 @@ class OrderBook:
                 "the offer's fingerprint is not the registered one",
             ),
             (offer.tps_milli >= 1, "no_speed", "promise at least 1 token per 1000 s"),
+            (
+                offer.ttft_ms >= 1 and offer.tps_milli <= MOST_TPS_MILLI,
+                "beyond_measure",
+                "promise at least 1 ms to the first token, and at most a million tokens a second",
+            ),
             (
                 0 < offer.expires_ms - offer.issued_ms <= self._ttl_ms,
                 "bad_validity",

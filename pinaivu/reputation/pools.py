@@ -4,8 +4,8 @@ Weights are millionths of a sample. A `Pool` keeps for each party what it said. 
 fades what that party said before, and nothing of the others: nobody can talk evidence away. It
 fades by `1 − decay` times the number of parties, so all of them together remember as many samples
 as one alone would: 1 / (1 − decay). When the pool is read, every party's weight is cut so that it
-is at most `share` of the whole, the prior included. A pool holds the parties heard last, 32 at
-most.
+is at most `share` of the whole, the prior included, and a share at either end is left out of the
+mean. A pool holds the parties heard last, 32 at most.
 
 `bounded` reads the same evidence once by gateway and once by payer, and takes the value nearer to
 the start: what counts must hold whichever way the evidence is grouped.
@@ -20,6 +20,7 @@ from pinaivu.reputation.samples import Finding, Sample
 
 MILLION: Final = 10**6
 MOST_PARTIES: Final = 32
+_MOST_TRIMMED_PPM: Final = 250_000
 
 
 class Cell(Struct):
@@ -100,16 +101,29 @@ def ceiling(weights: Sequence[int], prior: int, share_ppm: int) -> int:
 
 
 def pooled(said: Sequence[Said], prior: int, start: int, share_ppm: int) -> tuple[int, int]:
-    """The mean of `start`, weighing `prior`, and all parties; and the parties' weight in it."""
+    """The trimmed mean of `start`, weighing `prior`, and all parties; and the parties' weight.
+
+    As much of the lowest and of the highest as one party can weigh is left out, up to a quarter
+    each: a lone party's word is heard where it lies among the others'.
+    """
     most = ceiling([word.weight for word in said], prior, share_ppm)
-    weight = total = 0
-    for word in said:
-        counted = min(word.weight, most)
-        weight += counted
-        total += counted * word.mean
+    counted = [Said(min(word.weight, most), word.mean) for word in said]
+    weight = sum(word.weight for word in counted)
     if prior + weight == 0:
         return start, 0
-    return (prior * start + total) // (prior + weight), weight
+    atoms = sorted([(start, prior), *((word.mean, word.weight) for word in counted)])
+    return _trimmed(atoms, prior + weight, min(share_ppm, _MOST_TRIMMED_PPM)), weight
+
+
+def _trimmed(atoms: Sequence[tuple[int, int]], whole: int, trim_ppm: int) -> int:
+    """The mean of ascending (value, weight) between two quantiles, `trim_ppm` from each end."""
+    low = whole * trim_ppm // MILLION
+    high = whole - low
+    passed = total = 0
+    for value, weight in atoms:
+        total += value * max(0, min(passed + weight, high) - max(passed, low))
+        passed += weight
+    return total // (high - low)
 
 
 def bounded(

@@ -2,15 +2,15 @@
 
 For each model and node, with prior weight a + b samples and start a/(a + b):
 
-    success = mean over start and parties, each party within its share, of good / all samples
+    success = trimmed mean over start and parties, each within its share, of good / all samples
     time    = the same mean over the model's typical time and the parties' times, each taken
               within a quarter and four times the typical one
     cal     = ceil(time · 1000 / promised)
 
 So a calibration is measured ÷ promised by the offer that stands now: what a node promised before
 doesn't matter, and nothing but receipts is needed. A node without evidence is taken to be typical,
-however fast it promises to be. A *newcomer*, whose evidence weighs less than the prior, is held
-below the model's median success, and to its promise where that is slower than typical.
+whatever it promises; promises are believed only until the first answer of a model was measured. A
+*newcomer*, whose evidence weighs less than the prior, is held below the model's median success.
 
 State: 64 cells of six integers for each pair of model and node that was ever judged, two integers
 for each gateway, and 33 pairs for each model. All of it follows from receipts and parameters, so
@@ -29,6 +29,8 @@ from pinaivu.reputation.pools import MILLION, Pool
 from pinaivu.reputation.samples import Finding, samples_of, whole_output
 
 UNCALIBRATED: Final = 1000
+MOST_TPS_MILLI: Final = 10**9
+"""Tokens per 1000 s that an offer may promise: beyond it a calibration's 32 bits are too few."""
 _MOST_CALIBRATION: Final = (1 << 32) - 1
 _PER_MILLE_US: Final = 10**6  # µs per token · tokens per 1000 s · 10³ ÷ 10⁹
 
@@ -94,8 +96,8 @@ class Reputation:
         cal_s = -(-figures.token_us * offer.tps_milli // _PER_MILLE_US)
         return Standing(
             figures.success_ppm,
-            _calibration(cal_t, figures.newcomer),
-            _calibration(cal_s, figures.newcomer),
+            _calibration(cal_t),
+            _calibration(cal_s),
             figures.newcomer,
         )
 
@@ -149,7 +151,6 @@ def _cells(pool: Pool) -> list[tuple[bytes, tuple[int, ...]]]:
     return [(party, astuple(cell)) for party, cell in sorted(pool.items())]
 
 
-def _calibration(measured: int, newcomer: bool) -> int:  # noqa: FBT001 - a mark of the node
-    """Within 32 bits; 1 where nothing was measured, and at least 1 for a newcomer."""
-    least = UNCALIBRATED if newcomer or not measured else 1
-    return min(max(least, measured), _MOST_CALIBRATION)
+def _calibration(measured: int) -> int:
+    """Within 32 bits; as promised where nothing was measured."""
+    return min(measured or UNCALIBRATED, _MOST_CALIBRATION)

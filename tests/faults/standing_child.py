@@ -15,19 +15,25 @@ from pinaivu.codes import Reason
 from pinaivu.store.database import Database, open_database
 from pinaivu.typed_data import Signed
 from tests.unit.coordinator_world import World, open_world
-from tests.unit.ledger_support import DOMAIN, GATEWAY, NODES, failure
+from tests.unit.ledger_support import DOMAIN, GATEWAY, NODES, delivery, failure, part
 
 
 async def serve_one(world: World, number: int) -> None:
-    """A job to its receipt; every third one's node fails."""
+    """A job to its receipt, two seconds later; every third one's node fails."""
     world.put_offers(*(1_000_000 + 10_000 * place for place in range(len(NODES))))
+    award = await world.awarded(number)
+    job, _ = world.docket.find_award(award.digest(DOMAIN)) or (None, None)
+    assert job
+    world.now += 2_000
     if number % 3 == 0:
-        award = await world.awarded(number)
-        said = failure(award.message, Reason.SILENT)
-        job, _ = await world.evidence.failure(GATEWAY.address, Signed.by(GATEWAY, DOMAIN, said))
+        failed = failure(award.message, Reason.SILENT)
+        await world.evidence.failure(GATEWAY.address, Signed.by(GATEWAY, DOMAIN, failed))
         world.sequencer.close(job)
     else:
-        job = await world.served(number)
+        done = world.completion_of(award.message, number)
+        await world.evidence.completion(done)
+        said = delivery(part(award.message, done.message), of=job.job.message)
+        await world.evidence.delivery(GATEWAY.address, Signed.by(GATEWAY, DOMAIN, said))
     await job.receipted.wait()
 
 
