@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help deploy setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
-        clean-demo lock format fuzz coverage slither prove bench-gas bench-auction
+        clean-demo lock format fuzz coverage slither prove bench-gas bench-auction bench-reputation
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench-gas: setup  ## gas of every operation; WRITE=1 accepts the figures as the 
 
 bench-auction: setup  ## live and standing auctions, and the book at 10,000; DEEP=1 with 200 nodes
 	$(PY) -m bench.auction $(if $(DEEP),--deep)
+
+bench-reputation: setup  ## over-promisers, newcomers and liars in simulated markets
+	$(PY) -m bench.reputation
 
 clean-demo:  ## forget the demo's chain, keys, databases and logs
 	rm -rf .demo

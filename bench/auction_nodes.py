@@ -40,7 +40,7 @@ class Bidder:
         async with open_host(self.key.secret, liveness=PATIENT) as host:
             await keep_connected(
                 host,
-                address,
+                (address,),
                 wire.NODE_PROTOCOL,
                 self._session,
                 random=lambda: 0.5,

@@ -12,17 +12,17 @@ from typing import Final
 
 from msgspec import Struct
 
-from coordinator.docket import OpenJob
 from coordinator.errors import JobRefused
 from coordinator.field import CHUNK, Field, Slot
 from coordinator.ports import ModelRecord, NodeRecord
-from coordinator.reputation import Standing
+from coordinator.reputation import Changed, Standing
 from coordinator.shelf import Shelf
 from pinaivu.auction.replay import MOST_SLOTS
 from pinaivu.auction.rule import Entrant, Market
 from pinaivu.auction.transcript import Row
 from pinaivu.keys import BadSignature
 from pinaivu.messages import Offer
+from pinaivu.reputation.standing import MOST_TPS_MILLI
 from pinaivu.typed_data import Domain, Signed
 
 _CLOCK_SKEW_MS: Final = 5_000
@@ -66,7 +66,7 @@ class OrderBook:
         log_id: bytes,
         *,
         ttl_ms: int,
-        standing: Callable[[bytes], Standing],
+        standing: Callable[[Offer], Standing],
         busy: Callable[[bytes], int],
     ) -> None:
         self._domain = domain
@@ -112,6 +112,11 @@ class OrderBook:
             ),
             (offer.tps_milli >= 1, "no_speed", "promise at least 1 token per 1000 s"),
             (
+                offer.ttft_ms >= 1 and offer.tps_milli <= MOST_TPS_MILLI,
+                "beyond_measure",
+                "promise at least 1 ms to the first token, and at most a million tokens a second",
+            ),
+            (
                 0 < offer.expires_ms - offer.issued_ms <= self._ttl_ms,
                 "bad_validity",
                 f"an offer is valid for at most {self._ttl_ms} ms",
@@ -153,11 +158,12 @@ class OrderBook:
             if node in known.entries:
                 known.changed[node] = None
 
-    def heed(self, job: OpenJob) -> None:
-        """A receipt has told something of the nodes that it names."""
-        if job.receipt:
-            for segment in job.receipt[0].message.segments:
-                self.touch(segment.node)
+    def heed(self, changed: Changed) -> None:
+        """A receipt has changed the standing of these nodes, or of all who offer its model."""
+        known = self._models.get(changed.model)
+        if known:
+            nodes = known.entries if changed.everyone else changed.nodes & known.entries.keys()
+            known.changed.update(dict.fromkeys(nodes))
 
     def field(self, market: Market) -> Field:
         """Everybody who fits a job now, and the model's book as it stands."""
@@ -187,7 +193,7 @@ class OrderBook:
         if not _live(held, now_ms):
             return None
         node = held.record.node
-        standing = self._standing(node)
+        standing = self._standing(held.signed.message)
         row = Row(
             offer_digest=held.digest,
             node=node,

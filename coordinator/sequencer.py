@@ -15,7 +15,7 @@ from sqlmodel import Session
 
 from coordinator.docket import Docket, OpenJob
 from coordinator.log import Leaf, Log
-from coordinator.reputation import Reputation
+from coordinator.reputation import Changed, Reputation
 from pinaivu.checkpoints import CheckpointSigner, verify_note
 from pinaivu.keys import SecretKey
 from pinaivu.manifest import Parameters
@@ -56,6 +56,7 @@ class Sequencer:
         self._now_ms = now_ms
         self._send, self._receive = trio.open_memory_channel[OpenJob](inf)
         self.on_receipt: list[Callable[[OpenJob], None]] = []
+        self.on_learnt: list[Callable[[Changed], None]] = []
 
     async def start_epoch(self, manifest_digest: bytes) -> None:
         """Write the epoch's first leaf; nothing else of this epoch comes before it."""
@@ -117,7 +118,9 @@ class Sequencer:
         for job, leaf in zip(jobs, leaves, strict=True):
             index = self._log.commit(leaf, posted=True)
             assert leaf.receipt
-            self._reputation.learn(leaf.receipt)
+            changed = self._reputation.learn(leaf.receipt)
+            for heed in self.on_learnt:
+                heed(changed)
             self._docket.close(job)
             job.receipt = (leaf.signed, index)  # type: ignore[assignment]
             job.receipted.set()

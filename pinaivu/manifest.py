@@ -143,7 +143,8 @@ def local_development_parameters(rpc_url: str, *, finality_blocks: int = 0) -> P
     """The design's values for a network on one machine, with the long waits cut short.
 
     Not for a chain with real money: one RPC server is believed without TLS, receipts are batched
-    after three seconds, and with `finality_blocks` 0 the newest block counts as final.
+    after three seconds, one party's word decides a node's standing, and with `finality_blocks` 0
+    the newest block counts as final.
     """
     return Parameters(
         rpc=(RpcEndpoint(url=rpc_url, tls_root_sha256=bytes(32)),),
@@ -162,7 +163,7 @@ def local_development_parameters(rpc_url: str, *, finality_blocks: int = 0) -> P
         prior_a=9,
         prior_b=1,
         decay_ppm=990_000,
-        party_share_ppm=100_000,
+        party_share_ppm=900_000,  # one gateway, one payer: nobody else says anything
         newcomer_ppm=900_000,
         fee_bps=250,
         batch_count=1_000,

@@ -124,7 +124,7 @@ async def test_no_next_rank_of_an_ended_epoch(world: World) -> None:
     award = await world.awarded()
     await world.writer.settled()
     job, failed = await _fail(world, award)
-    job.market = None
+    job.ranking = None
     assert await _refused(world.desk.award_next(job, failed)) == "epoch_ended"
 
 

@@ -32,6 +32,8 @@ def _slots(book: OrderBook, now: int = NOW) -> list[Slot | None]:
         ({"log_id": bytes(32)}, "foreign_log"),
         ({"fingerprint": bytes(32)}, "wrong_fingerprint"),
         ({"tps_milli": 0}, "no_speed"),
+        ({"ttft_ms": 0}, "beyond_measure"),
+        ({"tps_milli": 10**9 + 1}, "beyond_measure"),
         ({"expires_ms": NOW + 15_001}, "bad_validity"),
         ({"expires_ms": NOW}, "bad_validity"),
         ({"issued_ms": NOW - 10, "expires_ms": NOW}, "expired"),
