@@ -24,6 +24,7 @@ from coordinator.log import Log
 from coordinator.ports import ModelRecord
 from coordinator.reputation import Reputation
 from coordinator.rows import award_row, job_row, transcript_row
+from coordinator.shelf import Shelf
 from pinaivu.auction import rule
 from pinaivu.auction.replay import market_of
 from pinaivu.auction.rule import Cleared
@@ -85,6 +86,7 @@ class AuctionDesk:
         self._reachable = reachable
         self._find_receipt = find_receipt
         self._admission = Desk(log.domain, log.log_id, parameters)
+        self._shelf = Shelf()
         self._under_way: set[tuple[bytes, bytes]] = set()
 
     async def submit(
@@ -236,8 +238,10 @@ class AuctionDesk:
         if awarded is None:
             open_job.unserved_reason = _why_unserved(open_job, self._clock.now_ms())
         rows = [job_row(open_job), transcript_row(held)]
+        model, root = open_job.job.message.model, held.header.book_root
 
         def write(session: Session) -> None:
+            self._shelf.file(session, model, root, held.slots)
             session.add_all(rows)
             if awarded:
                 session.add(award_row(open_job, awarded))

@@ -5,9 +5,9 @@ rank. Not proven here: that M and the reputations are fair (replay of all receip
 missing which should be there (the chain's registrations), or the moment of closing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -20,6 +20,9 @@ from pinaivu.errors import InvalidEncoding, PeerFault
 from pinaivu.manifest import Parameters
 from pinaivu.messages import Bid, Grant, Job, Offer
 from pinaivu.typed_data import Domain, Signed, signed_from_json
+
+MOST_ROWS_INSIDE: Final = 256
+"""Above so many rows a published transcript leaves them out and names the book by its root."""
 
 _ZERO = bytes(32)
 _MOST_SLOTS = 1 << 16
@@ -92,22 +95,24 @@ def require_valid_bid(
 
 
 def transcript_document(
-    header: Header,
-    calls: Sequence[tuple[CallEntry, Signed[Bid] | None]],
-    rows: Sequence[tuple[int, Row, Signed[Offer]]],
+    header: Header, calls: Sequence[tuple[CallEntry, Signed[Bid] | None]]
 ) -> dict[str, Any]:
-    """The published JSON form: header, calls with bids, rows with offers."""
+    """The published JSON form: header, calls with bids; `rows` stand beside them, or apart."""
     return {
         "header": to_hex(header.to_bytes()),
         "calls": [
             {"entry": to_hex(entry.to_bytes())} | ({"bid": bid.to_json()} if bid else {})
             for entry, bid in calls
         ],
-        "rows": [
-            {"slot": slot, "row": to_hex(row.to_bytes()), "offer": offer.to_json()}
-            for slot, row, offer in rows
-        ],
     }
+
+
+def rows_document(rows: Iterable[tuple[int, Row, Signed[Offer]]]) -> list[dict[str, Any]]:
+    """The published JSON form of a book: slot, row and the offer that the row names."""
+    return [
+        {"slot": slot, "row": to_hex(row.to_bytes()), "offer": offer.to_json()}
+        for slot, row, offer in rows
+    ]
 
 
 def read_transcript(

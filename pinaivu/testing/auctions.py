@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pinaivu.auction import rule
-from pinaivu.auction.replay import market_of, transcript_document
+from pinaivu.auction.replay import market_of, rows_document, transcript_document
 from pinaivu.auction.rule import Entrant, Market
 from pinaivu.auction.transcript import CallEntry, Header, Row, bids_root, book_root
 from pinaivu.codes import CallOutcome, Feature, Mode
@@ -62,11 +62,12 @@ def hold(
         entrants=entrants,
         header=header,
         root=bids_root(header, [entry for entry, _ in calls]),
-        document=transcript_document(
-            header,
-            calls,
-            [(n, row, offer) for n, (row, offer) in enumerate(zip(rows, offers, strict=True))],
-        ),
+        document=transcript_document(header, calls)
+        | {
+            "rows": rows_document(
+                (n, row, offer) for n, (row, offer) in enumerate(zip(rows, offers, strict=True))
+            )
+        },
     )
 
 
