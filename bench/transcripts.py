@@ -19,10 +19,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from coordinator.archive import Archive, Books
 from coordinator.auctioneer import Held
 from coordinator.book import Slot
 from coordinator.rows import transcript_row
-from coordinator.shelf import Books, Shelf
 from pinaivu.auction.rule import Entrant
 from pinaivu.auction.transcript import Header, Row
 from pinaivu.keys import SecretKey
@@ -92,11 +92,11 @@ def timed_ms(action: Callable[[], Any]) -> float:
 def measure(size: int, folder: str) -> dict[str, float]:
     """One line of the table."""
     database = open_database(f"sqlite:///{folder}/{size}.db", "coordinator")
-    shelf, slots, root = Shelf(), [slot(number) for number in range(size)], _ZERO
+    archive, slots, root = Archive(), [slot(number) for number in range(size)], _ZERO
 
     def file() -> None:
         with database.begin() as session:
-            shelf.file(session, "m", root, slots)
+            archive.file(session, "m", root, slots)
 
     def commit() -> None:
         with database.begin() as session:

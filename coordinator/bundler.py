@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from coordinator.archive import published_transcript
 from coordinator.log import Log
-from coordinator.shelf import published_transcript
 from pinaivu.auction.transcript import Header
 from pinaivu.bundles import pack
 from pinaivu.codes import Role

@@ -15,9 +15,9 @@ from fastapi import FastAPI, HTTPException, Response
 from msgspec import Struct
 from sqlmodel import Session, col, select
 
+from coordinator.archive import Books, published_transcript
 from coordinator.bundler import Bundler
 from coordinator.log import Log
-from coordinator.shelf import Books, published_transcript
 from pinaivu.batch_copies import BatchCopy
 from pinaivu.encoding import from_hex, jcs, to_hex
 from pinaivu.errors import InvalidEncoding

@@ -62,7 +62,7 @@ def award_row(job: OpenJob, awarded: Awarded) -> AwardRow:
 
 
 def transcript_row(held: HeldAuction) -> TranscriptRow:
-    """The transcript of a finished auction; its book is filed apart (`coordinator.shelf`)."""
+    """The transcript of a finished auction; its book is filed apart (`coordinator.archive`)."""
     document = transcript_document(held.header, list(zip(held.calls, held.bids, strict=True)))
     return TranscriptRow(
         bids_root=held.bids_root,

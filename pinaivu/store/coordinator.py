@@ -89,7 +89,7 @@ class BookRow(_Table, table=True):
     position: int = Field(primary_key=True, sa_type=BigInteger)
     base: int = Field(sa_type=BigInteger, index=True)
     root: bytes = Field(index=True)
-    changes: bytes  # MessagePack: [slot, row, signed offer], see `coordinator.shelf`
+    changes: bytes  # MessagePack: [slot, row, signed offer], see `coordinator.archive`
 
 
 class LeafRow(_Table, table=True):

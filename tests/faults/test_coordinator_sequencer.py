@@ -8,10 +8,10 @@ import trio
 import trio.testing
 from sqlmodel import Session, col, delete, select, update
 
+from coordinator.archive import published_transcript
 from coordinator.docket import OpenJob
 from coordinator.errors import LogDiverged
 from coordinator.ports import AnchorRecord
-from coordinator.shelf import published_transcript
 from pinaivu.auction.transcript import Row, book_root
 from pinaivu.checkpoints import CheckpointKeys, verify_note
 from pinaivu.codes import Reason, Status

@@ -5,8 +5,8 @@ one before it; a whole one begins a new *series* as soon as the changes since th
 outnumber the book's rows. Writing costs what changed, twice at most over time; reading one book
 costs at most two books. A series stands alone: nothing outside it is needed to read it.
 
-`Shelf.file` runs in the writer's thread, inside the transaction that writes the transcript, so that
-no award is ever durable without its book. Nothing here is removed: a book is served as long as the
+`Archive.file` runs in the writer's thread, inside the transaction that writes the transcript: no
+award is ever durable without its book. Nothing here is removed: a book is served as long as the
 receipts that name it. Whether rows and offers are true is for whoever reads them: they hash to the
 root, or they don't.
 """
@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from sqlmodel import Session, col, func, select
@@ -39,17 +39,25 @@ _FEWEST: Final = 64
 """So many changes are read at once whatever the book's size: small books are rarely whole."""
 
 
+class Book(Protocol):
+    """A book's slots in their order; it never changes."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Slot | None]: ...
+
+
 class _Series(msgspec.Struct):
     """A model's series under way: its last book, as held and as filed, and how much was written."""
 
     base: int
     root: bytes
-    slots: Sequence[Slot | None]
+    slots: Book
     filed: dict[int, Filed]
     written: int  # changes since the whole book
 
 
-class Shelf:
+class Archive:
     """Files the books of one process; the database must be a crash-only writer's.
 
     What is written follows from what was written before it: after a failed write nothing more may
@@ -60,8 +68,8 @@ class Shelf:
         self._series: dict[str, _Series] = {}
         self._next: int | None = None
 
-    def file(self, session: Session, model: str, root: bytes, slots: Sequence[Slot | None]) -> None:
-        """Write a model's book unless it is the one written last. `slots` must never change."""
+    def file(self, session: Session, model: str, root: bytes, slots: Book) -> None:
+        """Write a model's book unless it is the one written last."""
         series = self._series.get(model)
         if series is not None and series.root == root:
             return
@@ -87,7 +95,7 @@ class Shelf:
         return self._next
 
 
-def _changes(before: Sequence[Slot | None], after: Sequence[Slot | None]) -> Iterator[Filed]:
+def _changes(before: Book, after: Book) -> Iterator[Filed]:
     """What to write of `after` for whoever has `before`; rows name their offers, so they decide."""
     for number, (old, new) in enumerate(zip_longest(before, after)):
         if old is new:

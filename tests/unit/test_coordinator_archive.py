@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 from sqlmodel import select
 
+from coordinator.archive import Archive, Books, read_book
 from coordinator.book import Slot
-from coordinator.shelf import Books, Shelf, read_book
 from pinaivu.auction.rule import Entrant
 from pinaivu.auction.transcript import Row, book_root
 from pinaivu.store.coordinator import BookRow
@@ -30,7 +30,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def slot(number: int, sequence: int = 1, busy: int = 0) -> Slot:
-    """A made-up node's slot; a shelf checks no signature."""
+    """A made-up node's slot; a archive checks no signature."""
     node = number.to_bytes(20)
     signed = Signed(replace(OFFER.message, node=node, sequence=sequence), OFFER.signature)
     row = Row(
@@ -50,10 +50,10 @@ def root_of(slots: Book) -> bytes:
     return book_root([held.entrant.row if held else None for held in slots])
 
 
-def file(shelf: Shelf, database: Database, slots: Book, model: str = MODEL) -> bytes:
+def file(archive: Archive, database: Database, slots: Book, model: str = MODEL) -> bytes:
     root = root_of(slots)
     with database.begin() as session:
-        shelf.file(session, model, root, slots)
+        archive.file(session, model, root, slots)
     return root
 
 
@@ -93,7 +93,7 @@ def changed(slots: Book, random: Random) -> list[Slot | None]:
 def test_every_book_is_read_back_as_it_was_held(database: Database, seed: int) -> None:
     """Of two models at once, across new boots, and where a slow auction's older book comes late."""
     random = Random(seed)  # noqa: S311 - repeatable, not secret
-    shelf = Shelf()
+    archive = Archive()
     books: dict[bytes, Book] = {}
     latest: dict[str, list[Book]] = {"a": [[]], "b": [[slot(900)]]}
     for _ in range(120):
@@ -101,30 +101,30 @@ def test_every_book_is_read_back_as_it_was_held(database: Database, seed: int) -
         latest[model].append(changed(latest[model][-1], random))
         chosen = random.choice(latest[model][-3:])
         if random.random() < 0.03:
-            shelf = Shelf()
-        books[file(shelf, database, chosen, model)] = chosen
+            archive = Archive()
+        books[file(archive, database, chosen, model)] = chosen
     for root, slots in books.items():
         assert read(database, root) == held(slots)
 
 
 def test_an_empty_book_is_filed_too(database: Database) -> None:
-    root = file(Shelf(), database, [])
+    root = file(Archive(), database, [])
     assert read(database, root) == []
     assert read(database, bytes(32)) is None
 
 
 def test_the_same_book_is_written_once(database: Database) -> None:
-    shelf, slots = Shelf(), [slot(1), None, slot(2)]
-    assert file(shelf, database, slots) == file(shelf, database, list(slots))
+    archive, slots = Archive(), [slot(1), None, slot(2)]
+    assert file(archive, database, slots) == file(archive, database, list(slots))
     assert len(parts(database)) == 1
 
 
 def test_writing_costs_what_changed(database: Database) -> None:
     """A busy node is a row; a renewed offer is a row and the offer; the other rows cost nothing."""
-    shelf, slots = Shelf(), [slot(number) for number in range(1000)]
-    file(shelf, database, slots)
-    file(shelf, database, [slot(0, busy=1), *slots[1:]])
-    file(shelf, database, [slot(0, busy=1), slot(1, sequence=2), *slots[2:]])
+    archive, slots = Archive(), [slot(number) for number in range(1000)]
+    file(archive, database, slots)
+    file(archive, database, [slot(0, busy=1), *slots[1:]])
+    file(archive, database, [slot(0, busy=1), slot(1, sequence=2), *slots[2:]])
     whole, busy, renewed = (len(part.changes) for part in parts(database))
     row, offer = len(slots[0].entrant.row.to_bytes()), len(slots[0].signed.to_bytes())
     assert whole > 1000 * (row + offer)
@@ -134,11 +134,11 @@ def test_writing_costs_what_changed(database: Database) -> None:
 
 def test_no_book_takes_more_than_two_books_to_read(database: Database) -> None:
     """A series ends when its changes outnumber the book's rows, and so does what is written."""
-    shelf, slots = Shelf(), [slot(number) for number in range(100)]
+    archive, slots = Archive(), [slot(number) for number in range(100)]
     for turn in range(1, 500):
         slots = list(slots)
         slots[turn % 100] = slot(turn % 100, sequence=turn + 1)
-        root = file(shelf, database, slots)
+        root = file(archive, database, slots)
     assert read(database, root) == held(slots)
     found = parts(database)
     for base in {part.base for part in found}:
@@ -151,10 +151,10 @@ def test_no_book_takes_more_than_two_books_to_read(database: Database) -> None:
 
 def test_a_series_needs_nothing_outside_it(database: Database) -> None:
     """Older ones may be removed as a whole, once nothing that names their books is served."""
-    shelf, slots = Shelf(), [slot(number) for number in range(70)]
+    archive, slots = Archive(), [slot(number) for number in range(70)]
     for turn in range(200):
         slots = [slot(turn % 70, sequence=turn + 2), *slots[:-1]]
-        root = file(shelf, database, slots)
+        root = file(archive, database, slots)
     newest = parts(database)[-1].base
     with database.begin() as session:
         for part in session.exec(select(BookRow).where(BookRow.base != newest)):
@@ -165,8 +165,8 @@ def test_a_series_needs_nothing_outside_it(database: Database) -> None:
 
 def test_a_published_book_is_kept_at_hand_until_others_were_asked_for(database: Database) -> None:
     """Its bytes are the same whether it was written out now or before."""
-    shelf, books = Shelf(), Books(database)
-    roots = [file(shelf, database, [slot(number)]) for number in range(9)]
+    archive, books = Archive(), Books(database)
+    roots = [file(archive, database, [slot(number)]) for number in range(9)]
     first = books.published(roots[0])
     assert first is not None
     assert books.published(roots[0]) is first
