@@ -130,7 +130,7 @@ class Coordinator:
             epoch=epoch.number,
             parameters=self._rules,
             now_ms=now_ms,
-            on_final=self._directory.expire,
+            on_final=self._directory.renew,
             on_owed=courier.owe,
         )
         await settler.resume()
@@ -143,6 +143,7 @@ class Coordinator:
         self._sessions.on_hello.append(courier.owe)
         for task in (sequencer.run, sequencer.close_due, sequencer.checkpoint, settler.run):
             nursery.start_soon(task)
+        nursery.start_soon(self._directory.run)
         nursery.start_soon(watch, self._view, self._log_id, epoch)
         assert self._host
         limits = FrameLimits.of(wire.MAX_CONTROL_FRAME)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from coordinator.archive import published_transcript
 from coordinator.log import Log
 from pinaivu.auction.transcript import Header
 from pinaivu.bundles import pack
@@ -96,7 +97,7 @@ class Bundler:
         if delivery:
             document["delivery"] = signed_from_bytes(Delivery, delivery.signed).to_json()
         if transcript:
-            document["transcript"] = json.loads(transcript.document)
+            document["transcript"] = published_transcript(session, transcript)
             header = from_hex(document["transcript"]["header"])
             named.add(Header.from_bytes(header).epoch)
         if batch:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from sqlmodel import Session
 
 from coordinator.admission import Desk, Money
+from coordinator.archive import Archive
 from coordinator.auctioneer import Auctioneer
 from coordinator.auctioneer import Held as HeldAuction
 from coordinator.book import OrderBook
@@ -23,6 +24,7 @@ from coordinator.docket import Awarded, Docket, OpenJob
 from coordinator.errors import JobRefused
 from coordinator.log import Log
 from coordinator.ports import ModelRecord
+from coordinator.purse import money_of
 from coordinator.reputation import Reputation
 from coordinator.rows import award_row, job_row, transcript_row
 from pinaivu.auction.replay import market_of
@@ -85,6 +87,7 @@ class AuctionDesk:
         self._reachable = reachable
         self._find_receipt = find_receipt
         self._admission = Desk(log.domain, log.log_id, parameters)
+        self._archive = Archive()
         self._under_way: set[tuple[bytes, bytes]] = set()
 
     async def submit(
@@ -123,10 +126,16 @@ class AuctionDesk:
         received_ms = self._clock.now_ms()
         self._require_settling(received_ms)
         model = await self._directory.model(job.message.model)
-        money = await self._money(job.message, grant.message)
-        reserve = self._admission.check(
-            job, grant, gateway, model, money, self._log.books, received_ms
-        )
+        try:
+            money = await self._money(job.message, grant.message)
+            reserve = self._admission.check(
+                job, grant, gateway, model, money, self._log.books, received_ms
+            )
+        except JobRefused:  # perhaps no more: only what is fresh refuses
+            money = await self._money(job.message, grant.message, fresh=True)
+            reserve = self._admission.check(
+                job, grant, gateway, model, money, self._log.books, received_ms
+            )
         assert model is not None
         open_job = OpenJob(
             job=job,
@@ -165,23 +174,8 @@ class AuctionDesk:
             return _unserved(known.unserved_reason, known)
         raise JobRefused("in_progress", "the job is being auctioned", retry_after_ms=100)
 
-    async def _money(self, job: Job, grant: Grant) -> Money:
-        """What is free of the payer's money; the chain is read after the last final batch."""
-        while True:
-            settled = self._log.final_batches
-            payer = await self._directory.payer(grant.payer)
-            debitable = await self._directory.debitable(self._log.log_id)
-            if settled == self._log.final_batches:
-                break
-        return Money(
-            payer=payer,
-            unsettled=self._log.unsettled(grant.payer),
-            reserved=self._docket.reserved(grant.payer),
-            reserved_under_grant=self._docket.reserved_under(job.grant_digest),
-            reserved_for_account=self._docket.reserved_for(grant.payer, job.account),
-            debitable=debitable,
-            promised=self._log.all_unsettled() + self._docket.all_reserved(),
-        )
+    async def _money(self, job: Job, grant: Grant, *, fresh: bool = False) -> Money:
+        return await money_of(self._directory, self._log, self._docket, job, grant, fresh=fresh)
 
     async def _hold(self, open_job: OpenJob, model: ModelRecord) -> HeldAuction:
         header = await self._header(open_job, model)
@@ -233,8 +227,10 @@ class AuctionDesk:
         if awarded is None:
             open_job.unserved_reason = _why_unserved(open_job, self._clock.now_ms())
         rows = [job_row(open_job), transcript_row(held)]
+        model, root = open_job.job.message.model, held.header.book_root
 
         def write(session: Session) -> None:
+            self._archive.file(session, model, root, held.slots)
             session.add_all(rows)
             if awarded:
                 session.add(award_row(open_job, awarded))

@@ -1,32 +1,42 @@
-"""Chain records as the coordinator uses them: read in worker threads, kept for a few seconds.
+"""Chain records as the coordinator uses them: read in worker threads, kept while they are in use.
 
-While the chain can't be read, what was read within the last hour still serves: a chain that is down
-delays settlement and nothing else. What was never read can't be answered.
+A record is taken as it is for 3 s. Up to 10 s it still is, and is read anew meanwhile: who uses it
+every few seconds never waits for the chain. Older than that it is waited for. While the chain can't
+be read, what was read within the last hour serves: a chain that is down delays settlement and
+nothing else. What was never read can't be answered.
+
+Nothing is read ahead unless `run` is running; without it, what is older than 3 s is waited for.
 """
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any, Final, Generic, TypeVar
 
 import trio
 from msgspec import Struct
-from msgspec.structs import replace
 
 from coordinator.ports import ChainView, ModelRecord, NodeRecord, PayerRecord
-from pinaivu.errors import TransportFailure
+from pinaivu.errors import PinaivuError, TransportFailure
 
 T = TypeVar("T")
-_FRESH_S = 3.0
-_USABLE_S = 3600.0
+FRESH_S: Final = 3.0
+BOUND_S: Final = 10.0
+"""The age up to which a record is used although a newer one could be had by waiting."""
+_USABLE_S: Final = 3600.0
+_READS_AHEAD: Final = 8  # at once: a slow chain must not take the threads that others need
 _logger = logging.getLogger(__name__)
+_Key = tuple[str, Any]
 
 
-class _Kept(Struct, frozen=True):
-    """A record, until when it is taken as it is, and until when if the chain can't be read."""
+class Seen(Struct, Generic[T], frozen=True, kw_only=True):
+    """A record as it was read. `noted` is what its reader noted right before it asked the chain."""
 
-    value: Any
-    fresh_until: float
-    usable_until: float
+    value: T
+    noted: int
+    asked_at: float  # trio's clock
+    expiry: int  # how often all was expired, and called for, before that
+    call: int
 
 
 class Directory:
@@ -34,48 +44,131 @@ class Directory:
 
     def __init__(self, view: ChainView) -> None:
         self._view = view
-        self._kept: dict[tuple[str, Any], _Kept] = {}
+        self._kept: dict[_Key, Seen[Any]] = {}
+        self._ahead: set[_Key] = set()
+        self._nursery: trio.Nursery | None = None
+        self._expiries = 0
+        self._calls = 0
+        self._block = 0
+        self._block_lock = Lock()  # threads that read registrations raise it
+
+    async def run(self) -> None:
+        """For ever: read ahead what is in use."""
+        limiter = trio.CapacityLimiter(_READS_AHEAD)
+        async with trio.open_nursery() as nursery:
+            self._nursery, self._limiter = nursery, limiter
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     async def node(self, node: bytes) -> NodeRecord | None:
-        """A node's registration."""
-        return await self._read("node", node, lambda: self._view.node(node))
+        """A node's registration; from then on `block_number` is not before it."""
+
+        def read() -> NodeRecord | None:
+            found = self._view.node(node)
+            self._not_before(self._view.block_number())
+            return found
+
+        return (await self._seen("node", node, read)).value
 
     async def gateway_peer(self, gateway: bytes) -> bytes | None:
         """A gateway's peer point."""
-        return await self._read("gateway", gateway, lambda: self._view.gateway_peer(gateway))
+        found = await self._seen("gateway", gateway, lambda: self._view.gateway_peer(gateway))
+        return found.value
 
     async def model(self, model: str) -> ModelRecord | None:
         """A model's registration."""
-        return await self._read("model", model, lambda: self._view.model(model))
+        return (await self._seen("model", model, lambda: self._view.model(model))).value
 
-    async def payer(self, payer: bytes) -> PayerRecord:
-        """A payer's account."""
-        return await self._read("payer", payer, lambda: self._view.payer(payer))
+    async def payer(
+        self, payer: bytes, noting: Callable[[], int] = int, *, fresh: bool = False
+    ) -> Seen[PayerRecord]:
+        """A payer's account, with what `noting` says; `fresh`: never older than 3 s."""
+        return await self._seen("payer", payer, lambda: self._view.payer(payer), noting, fresh)
 
-    async def debitable(self, log_id: bytes) -> int:
-        """What a log's batches may take from deposits."""
-        return await self._read("debitable", log_id, lambda: self._view.debitable(log_id))
+    async def debitable(
+        self, log_id: bytes, noting: Callable[[], int] = int, *, fresh: bool = False
+    ) -> Seen[int]:
+        """What a log's batches may take from deposits, likewise."""
+        return await self._seen(
+            "debitable", log_id, lambda: self._view.debitable(log_id), noting, fresh
+        )
 
     async def block_number(self) -> int:
-        """The newest final block."""
-        return await self._read("block", None, self._view.block_number)
+        """A final block, none before one at which any registration in use was read.
+
+        A transcript names it: who verifies compares the wallets in its book with the chain there,
+        or shortly before (docs/adr/0008-wallets-as-last-read.md), and never later.
+        """
+        found = await self._seen("block", None, self._view.block_number)
+        return self._not_before(found.value)
 
     def expire(self) -> None:
-        """Read everything anew, also what is being read at this moment."""
-        self._kept = {key: replace(kept, fresh_until=0.0) for key, kept in self._kept.items()}
+        """Use nothing that was read, or asked for, before now, while the chain can be read."""
+        self._expiries += 1
 
-    async def _read(self, kind: str, key: object, read: Callable[[], T]) -> T:
-        table, now = self._kept, trio.current_time()
-        kept = table.get((kind, key))
-        if kept is not None and now < kept.fresh_until:
-            return kept.value  # type: ignore[no-any-return]
+    def renew(self) -> None:
+        """The chain has moved: read everything anew at its next use, without waiting for it."""
+        self._calls += 1
+
+    def _not_before(self, block: int) -> int:
+        """Raise the block that is given out."""
+        with self._block_lock:
+            self._block = max(self._block, block)
+            return self._block
+
+    async def _seen(
+        self,
+        kind: str,
+        about: object,
+        read: Callable[[], T],
+        noting: Callable[[], int] = int,
+        fresh: bool = False,  # noqa: FBT001, FBT002 - passed on
+    ) -> Seen[T]:
+        key = (kind, about)
+        kept = self._kept.get(key)
+        if kept is not None and kept.expiry == self._expiries:
+            age = trio.current_time() - kept.asked_at
+            if age < FRESH_S and kept.call == self._calls:
+                return kept
+            if self._nursery and age < BOUND_S and not fresh:
+                if key not in self._ahead:
+                    self._ahead.add(key)
+                    self._nursery.start_soon(self._read_ahead, key, read, noting)
+                return kept
         try:
-            value = await trio.to_thread.run_sync(read)
+            return await self._read(key, read, noting)
         except TransportFailure as error:
-            if kept is None or now >= kept.usable_until:
+            kept = self._kept.get(key)
+            if kept is None or trio.current_time() - kept.asked_at >= _USABLE_S:
                 raise
             _logger.warning("going on with what was last read of the chain: %s", error)
-            return kept.value  # type: ignore[no-any-return]
-        if value is not None:
-            table[kind, key] = _Kept(value, now + _FRESH_S, now + _USABLE_S)
-        return value
+            return kept
+
+    async def _read_ahead(
+        self, key: _Key, read: Callable[[], object], noting: Callable[[], int]
+    ) -> None:
+        try:
+            await self._read(key, read, noting, self._limiter)
+        except PinaivuError as error:
+            _logger.warning("not read ahead: %s", error)
+        finally:
+            self._ahead.discard(key)
+
+    async def _read(
+        self,
+        key: _Key,
+        read: Callable[[], T],
+        noting: Callable[[], int],
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> Seen[T]:
+        """Ask the chain; what was asked for later is kept, whichever comes first."""
+        noted, asked_at = noting(), trio.current_time()
+        expiry, call = self._expiries, self._calls
+        value = await trio.to_thread.run_sync(read, limiter=limiter)
+        seen = Seen(value=value, noted=noted, asked_at=asked_at, expiry=expiry, call=call)
+        before = self._kept.get(key)
+        if value is not None and (before is None or before.asked_at <= asked_at):
+            self._kept[key] = seen
+        return seen

@@ -49,7 +49,6 @@ class Log:
         self._final_payer_totals: dict[bytes, int] = {}
         self._final_total = 0
         self._total = 0  # of all receipts
-        self.final_batches = 0
 
     @property
     def size(self) -> int:
@@ -135,14 +134,21 @@ class Log:
         """The next batch is final on chain: its payers owe that much less."""
         del self._tail[: batch.new_size - self._tail_from]
         self._tail_from = batch.new_size
-        self.final_batches += 1
         for payer, debit in unpack_rows(batch.debits).items():
             self._final_payer_totals[payer] = self._final_payer_totals.get(payer, 0) + debit
             self._final_total += debit
 
+    def settled(self, payer: bytes) -> int:
+        """What final batches have debited from a payer, base units; it never falls."""
+        return self._final_payer_totals.get(payer, 0)
+
     def unsettled(self, payer: bytes) -> int:
         """Receipts of a payer that no final batch has debited yet, base units."""
-        return self.books.payer(payer).total - self._final_payer_totals.get(payer, 0)
+        return self.books.payer(payer).total - self.settled(payer)
+
+    def all_settled(self) -> int:
+        """What final batches have debited from all payers, base units; it never falls."""
+        return self._final_total
 
     def all_unsettled(self) -> int:
         """Receipts of all payers that no final batch has debited yet, base units."""

@@ -15,6 +15,7 @@ from fastapi import FastAPI, HTTPException, Response
 from msgspec import Struct
 from sqlmodel import Session, col, select
 
+from coordinator.archive import Books, published_transcript
 from coordinator.bundler import Bundler
 from coordinator.log import Log
 from pinaivu.batch_copies import BatchCopy
@@ -139,16 +140,18 @@ def _add_lookup_routes(app: FastAPI, face: Face) -> None:
             rows = session.exec(select(LeafRow).where(LeafRow.job_id == job_id)).all()
             roots = [signed_from_bytes(Receipt, row.signed).message.bids_root for row in rows]
             found = [session.get(TranscriptRow, root) for root in roots]
-        return {"transcripts": [json.loads(row.document) for row in found if row]}
+            published = [published_transcript(session, row) for row in found if row]
+        return {"transcripts": published}
+
+    books = Books(face.database)
 
     @app.get("/books/{root}")
-    def books(root: str) -> Json:
-        statement = select(TranscriptRow).where(TranscriptRow.book_root == _hash(root)).limit(1)
-        with face.database.read() as session:
-            found = session.exec(statement).first()
+    def book(root: str) -> Response:
+        found = books.published(_hash(root))
         if found is None:
             raise HTTPException(404, "no auction of this log was held over a book of this root")
-        return {"rows": json.loads(found.document)["rows"]}
+        headers = {"Cache-Control": _FOREVER}
+        return Response(found, media_type="application/json", headers=headers)
 
     @app.get("/batches")
     def batches(after: int = 0) -> Json:

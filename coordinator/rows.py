@@ -62,11 +62,8 @@ def award_row(job: OpenJob, awarded: Awarded) -> AwardRow:
 
 
 def transcript_row(held: HeldAuction) -> TranscriptRow:
-    """The published transcript of a finished auction."""
-    rows = [
-        (number, slot.entrant.row, slot.signed) for number, slot in enumerate(held.slots) if slot
-    ]
-    document = transcript_document(held.header, list(zip(held.calls, held.bids, strict=True)), rows)
+    """The transcript of a finished auction; its book is filed apart (`coordinator.archive`)."""
+    document = transcript_document(held.header, list(zip(held.calls, held.bids, strict=True)))
     return TranscriptRow(
         bids_root=held.bids_root,
         document=json.dumps(document, separators=(",", ":")),

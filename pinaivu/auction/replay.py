@@ -1,13 +1,13 @@
 """An auction rerun from its published transcript, by anyone.
 
-`read_transcript` checks roots, digests and signatures; `Replay.line` reruns the clearing for each
+`read_transcript` checks roots, digests and signatures; `Replay.clear` reruns the clearing for each
 rank. Not proven here: that M and the reputations are fair (replay of all receipts), that a row is
 missing which should be there (the chain's registrations), or the moment of closing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -17,9 +17,13 @@ from pinaivu.auction.transcript import CallEntry, Header, Row, bids_root, book_r
 from pinaivu.codes import CallOutcome
 from pinaivu.encoding import from_hex, to_hex
 from pinaivu.errors import InvalidEncoding, PeerFault
+from pinaivu.keys import BadSignature, require_signer
 from pinaivu.manifest import Parameters
 from pinaivu.messages import Bid, Grant, Job, Offer
 from pinaivu.typed_data import Domain, Signed, signed_from_json
+
+MOST_ROWS_INSIDE: Final = 256
+"""Above so many rows a published transcript leaves them out and names the book by its root."""
 
 _ZERO = bytes(32)
 MOST_SLOTS = 1 << 16
@@ -28,6 +32,21 @@ MOST_SLOTS = 1 << 16
 
 class TranscriptFault(PeerFault):
     """A transcript contradicts itself or the job it is about."""
+
+
+class BookFault(TranscriptFault):
+    """Rows or offers are not those that the header's root commits to.
+
+    That contradicts a transcript that holds them. Of a book that came from elsewhere it only says
+    that it is another one.
+    """
+
+
+class Book(Struct, frozen=True):
+    """A book's slots under a header's root, and each node's offer as the node signed it."""
+
+    slots: Sequence[Row | None]
+    offers: Mapping[bytes, Offer]
 
 
 class Replay(Struct, frozen=True, kw_only=True):
@@ -92,41 +111,48 @@ def require_valid_bid(
 
 
 def transcript_document(
-    header: Header,
-    calls: Sequence[tuple[CallEntry, Signed[Bid] | None]],
-    rows: Sequence[tuple[int, Row, Signed[Offer]]],
+    header: Header, calls: Sequence[tuple[CallEntry, Signed[Bid] | None]]
 ) -> dict[str, Any]:
-    """The published JSON form: header, calls with bids, rows with offers."""
+    """The published JSON form: header, calls with bids; `rows` stand beside them, or apart."""
     return {
         "header": to_hex(header.to_bytes()),
         "calls": [
             {"entry": to_hex(entry.to_bytes())} | ({"bid": bid.to_json()} if bid else {})
             for entry, bid in calls
         ],
-        "rows": [
-            {"slot": slot, "row": to_hex(row.to_bytes()), "offer": offer.to_json()}
-            for slot, row, offer in rows
-        ],
     }
 
 
+def rows_document(rows: Iterable[tuple[int, Row, Signed[Offer]]]) -> list[dict[str, Any]]:
+    """The published JSON form of a book: slot, row and the offer that the row names."""
+    return [
+        {"slot": slot, "row": to_hex(row.to_bytes()), "offer": offer.to_json()}
+        for slot, row, offer in rows
+    ]
+
+
 def read_transcript(
-    document: object, domain: Domain, job: Job, grant: Grant, parameters: Parameters
+    document: object,
+    domain: Domain,
+    job: Job,
+    grant: Grant,
+    parameters: Parameters,
+    book: Book | None = None,
 ) -> tuple[Replay, Market]:
-    """Read a published transcript; `TranscriptFault` or `InvalidEncoding` where it doesn't hold."""
-    parts = _members(document, {"header", "calls", "rows"})
+    """Read a published transcript; `TranscriptFault` or `InvalidEncoding` where it doesn't hold.
+
+    With a `book`, which `read_book` has read for this header, it is one without rows of its own.
+    """
+    parts = _members(document, {"header", "calls"} if book else {"header", "calls", "rows"})
     header = Header.from_bytes(from_hex(parts["header"]))
     market = market_of(header, job, grant, parameters)
-    slots, offers = _read_rows(parts["rows"], header, domain)
-    if book_root(slots) != header.book_root:
-        raise TranscriptFault("the book's rows do not give its root")
-    entries, bids = _read_calls(parts["calls"], header, offers, domain, market)
-    digests = {row.node: row.offer_digest for row in slots if row is not None}
+    book = book or read_book(parts["rows"], header, domain)
+    entries, bids = _read_calls(parts["calls"], header, book.offers, domain, market)
+    rows = [row for row in book.slots if row is not None]
+    digests = {row.node: row.offer_digest for row in rows}
     if any(entry.offer_digest != digests[entry.node] for entry in entries):
         raise TranscriptFault("a call was about another offer than the book's")
-    entrants = [
-        Entrant(row, offers[row.node], bids.get(row.node)) for row in slots if row is not None
-    ]
+    entrants = [Entrant(row, book.offers[row.node], bids.get(row.node)) for row in rows]
     if rule.count_eligible(market, entrants) != header.eligible:
         raise TranscriptFault("the number of eligible offers is not the header's")
     return Replay(
@@ -134,32 +160,51 @@ def read_transcript(
     ), market
 
 
-def _read_rows(
-    raw: object, header: Header, domain: Domain
-) -> tuple[list[Row | None], dict[bytes, Offer]]:
+def read_book(raw: object, header: Header, domain: Domain) -> Book:
+    """Read published rows (``[{slot, row, offer}]``) under the root of `header`.
+
+    `BookFault` where they are others than the root's, `TranscriptFault` where the root's own are no
+    book, `InvalidEncoding` where they can't be read.
+    """
     if header.book_size > MOST_SLOTS:
         raise TranscriptFault(f"a book of {header.book_size} slots; {MOST_SLOTS} are read")
     slots: list[Row | None] = [None] * header.book_size
-    offers: dict[bytes, Offer] = {}
+    signed: list[Signed[Offer]] = []
     free = 0  # rows come in the order of their slots
     for item in _items(raw):
         parts = _members(item, {"slot", "row", "offer"})
         slot, row = parts["slot"], Row.from_bytes(from_hex(parts["row"]))
-        offer = signed_from_json(Offer, parts["offer"])
         if type(slot) is not int or not free <= slot < len(slots):
-            raise TranscriptFault(f"no free book slot {slot!r}")
+            raise BookFault(f"no free book slot {slot!r}")
         free = slot + 1
+        slots[slot] = row
+        signed.append(signed_from_json(Offer, parts["offer"]))
+    if book_root(slots) != header.book_root:
+        raise BookFault("the book's rows do not give its root")
+    return Book(slots, _offers([row for row in slots if row], signed, domain))
+
+
+def _offers(
+    rows: Sequence[Row], signed: Sequence[Signed[Offer]], domain: Domain
+) -> dict[bytes, Offer]:
+    """Each row's offer, signed by its node."""
+    offers: dict[bytes, Offer] = {}
+    for row, offer in zip(rows, signed, strict=True):
+        digest = offer.digest(domain)
+        if digest != row.offer_digest:
+            raise BookFault("a row names another offer")
         if row.node in offers or offer.message.node != row.node:
             raise TranscriptFault("a node stands in the book at most once, with its own offer")
-        if offer.require(domain, row.node) != row.offer_digest:
-            raise TranscriptFault("a row names another offer")
-        slots[slot] = row
+        try:
+            require_signer(digest, offer.signature, row.node, "an offer")
+        except BadSignature as error:
+            raise BookFault(str(error)) from error
         offers[row.node] = offer.message
-    return slots, offers
+    return offers
 
 
 def _read_calls(
-    raw: object, header: Header, offers: dict[bytes, Offer], domain: Domain, market: Market
+    raw: object, header: Header, offers: Mapping[bytes, Offer], domain: Domain, market: Market
 ) -> tuple[list[CallEntry], dict[bytes, Bid]]:
     entries: list[CallEntry] = []
     bids: dict[bytes, Bid] = {}

@@ -9,16 +9,22 @@ from uuid import UUID
 import click
 import httpx
 
+from pinaivu.bundles import unpack
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.facts import ContractFacts
 from pinaivu.cli.place import network_options, open_chain, open_folder
-from pinaivu.encoding import parse_json
-from pinaivu.errors import Misconfigured, TransportFailure
+from pinaivu.cli.placed import Placed, placed
+from pinaivu.encoding import from_hex, parse_json, to_hex
+from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportFailure
 from pinaivu.local.ports import keep_ports
 from pinaivu.tokens import Tokenizer
+from pinaivu.typed_data import Domain
 from pinaivu.verify import SimulatedDocumentWarning
 from pinaivu.verify.case import Copies
+from pinaivu.verify.contents import read_contents
+from pinaivu.verify.findings import Lacks
 from pinaivu.verify.policy import Policy, development, strict
+from pinaivu.verify.rerun import book_beside
 from pinaivu.verify.verifier import Verifier
 
 _file = click.Path(dir_okay=False, exists=True, path_type=Path)
@@ -41,6 +47,10 @@ _file = click.Path(dir_okay=False, exists=True, path_type=Path)
 @click.option("--request", "request_file", type=_file, help="My request body, as JSON.")
 @click.option("--response", "response_file", type=_file, help="The response I got, as JSON.")
 @click.option("--tokenizer", type=click.Path(file_okay=False, path_type=Path), help="Its folder.")
+@click.option("--book", "book_file", type=_file, help="The auction's book, as the log served it.")
+@click.option(
+    "--node", "node_text", metavar="0x…", help="Also say how this node did in the auction."
+)
 @click.option("--offline", is_flag=True, help="Don't ask a chain; what needs one is lacking then.")
 @click.option("--public", is_flag=True, help="Somebody else's request: V4, V5, V9 don't count.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
@@ -56,6 +66,8 @@ def command(
     request_file: Path | None,
     response_file: Path | None,
     tokenizer: Path | None,
+    book_file: Path | None,
+    node_text: str | None,
     *,
     offline: bool,
     public: bool,
@@ -65,8 +77,9 @@ def command(
 
     A request id is looked up at the gateway with its API key (all steps), or without a key at the
     log's public server (everything but the holder's own copies). Exit codes: 0 proven, 1 refuted,
-    2 incomplete, 3 wrong usage.
+    2 incomplete, 3 wrong usage. What is said with --node never changes them.
     """
+    node = _node(node_text)
     deployed = Deployment.load(deployment or open_folder(network).deployment)
     policy: Policy = (strict if policy_name == "strict" else development)(deployed.domain)
     if public or (not api_key and not Path(target).exists()):
@@ -79,11 +92,19 @@ def command(
         request=_json(request_file),
         response=_json(response_file),
         tokenizer=_tokenizer(network, tokenizer),
+        book=_json(book_file) or _book(raw, network, log_url, offline=offline),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SimulatedDocumentWarning)  # the report says it itself
         report = Verifier(policy, facts).verify(raw, copies)
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else report.to_text(), nl=as_json)
+    said = _placed(raw, deployed.domain, copies.book, node) if node else None
+    if as_json:
+        placing = {"node": said.to_json() if isinstance(said, Placed) else said} if node else {}
+        click.echo(json.dumps(report.to_json() | placing, indent=2))
+    else:
+        click.echo(report.to_text(), nl=False)
+        if node:
+            click.echo(said.to_text() if isinstance(said, Placed) else f"node: {said}\n", nl=False)
     raise click.exceptions.Exit(report.exit_code)
 
 
@@ -110,6 +131,37 @@ def _bundle(
     if len(gateways) != 1:
         raise Misconfigured(f"{len(gateways)} gateways used this id: verify a bundle file instead")
     return _get(f"{base}/bundles/{gateways.pop()}/{request_id}", {}).content
+
+
+def _book(raw: bytes, network: Path, log_url: str | None, *, offline: bool) -> Any:
+    """The book that a bundle's transcript leaves out, from the log; None if it can't be had."""
+    try:
+        root = book_beside(read_contents(unpack(raw)).transcript)
+    except InvalidEncoding:
+        return None  # the report says so
+    if root is None or (offline and not log_url):
+        return None
+    try:
+        base = (log_url or f"http://127.0.0.1:{_ports(network).coordinator_http}").rstrip("/")
+        return parse_json(_get(f"{base}/books/{to_hex(root)}", {}).content)
+    except (TransportFailure, InvalidEncoding, Misconfigured) as error:
+        click.echo(f"no book: {error}", err=True)
+        return None
+
+
+def _node(text: str | None) -> bytes | None:
+    try:
+        return from_hex(text.lower(), 20) if text is not None else None
+    except InvalidEncoding as error:
+        raise click.UsageError(f"--node {text!r} is no 0x address") from error
+
+
+def _placed(raw: bytes, domain: Domain, book: object, node: bytes) -> Placed | str:
+    """How a node did; a text says why that can't be told."""
+    try:
+        return placed(read_contents(unpack(raw)), domain, book, node)
+    except (InvalidEncoding, PeerFault, Lacks) as error:
+        return str(error)
 
 
 def _ports(network: Path) -> Any:

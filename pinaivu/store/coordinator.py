@@ -69,13 +69,27 @@ class EvidenceRow(_Table, table=True):
 
 
 class TranscriptRow(_Table, table=True):
-    """An auction's published transcript, as the JSON document that bundles carry."""
+    """An auction's transcript in the JSON form that bundles carry, without the book's rows."""
 
     __tablename__ = "transcript"
 
     bids_root: bytes = Field(primary_key=True)
     document: str
     book_root: bytes | None = Field(default=None, index=True)  # None: written before it was kept
+
+
+class BookRow(_Table, table=True):
+    """A book that an auction was held over.
+
+    Whole where `base` is its own position, else what changed since the row before it of one base.
+    """
+
+    __tablename__ = "book"
+
+    position: int = Field(primary_key=True, sa_type=BigInteger)
+    base: int = Field(sa_type=BigInteger, index=True)
+    root: bytes = Field(index=True)
+    changes: bytes  # MessagePack: [slot, row, signed offer], see `coordinator.archive`
 
 
 class LeafRow(_Table, table=True):

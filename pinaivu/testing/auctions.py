@@ -7,11 +7,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pinaivu.auction import rule
-from pinaivu.auction.replay import market_of, transcript_document
+from pinaivu.auction.replay import market_of, rows_document, transcript_document
 from pinaivu.auction.rule import Entrant, Market
 from pinaivu.auction.transcript import CallEntry, Header, Row, bids_root, book_root
 from pinaivu.codes import CallOutcome, Feature, Mode
 from pinaivu.messages import Bid, Job, Offer
+from pinaivu.testing.lies import Lies
 from pinaivu.testing.parties import CARD, MODEL, MODEL_KEY, RATIO_PPM, EpochParty, Parties
 from pinaivu.testing.scenarios import Scenario
 from pinaivu.typed_data import Signed
@@ -20,13 +21,14 @@ _ZERO = bytes(32)
 
 
 class Auction(Struct, frozen=True, kw_only=True):
-    """A finished auction and its published transcript."""
+    """A finished auction, its published transcript without rows, and the rows."""
 
     market: Market
     entrants: Sequence[Entrant]
     header: Header
     root: bytes
     document: dict[str, Any]
+    rows: list[dict[str, Any]]
 
 
 def hold(
@@ -37,24 +39,28 @@ def hold(
     reserve_units: int,
     random: Callable[[int], bytes],
     now_ms: Callable[[], int],
-    falsify: Callable[[Header], Header],
+    lies: Lies,
 ) -> Auction:
-    """Hold the scenario's auction; `falsify` changes the header before its root is taken."""
+    """Hold the scenario's auction; lies change rows and header before their roots are taken."""
     open_ms = now_ms()
     offers = [_offer(parties, number, open_ms) for number in range(scenario.nodes)]
-    rows = [
-        _row(parties, number, offer.digest(parties.domain)) for number, offer in enumerate(offers)
-    ]
+    book = lies.book(
+        [
+            (_row(parties, number, offer.digest(parties.domain)), offer)
+            for number, offer in enumerate(offers)
+        ]
+    )
+    rows = [row for row, _ in book]
     slots: list[Row | None] = [*rows, None] if rows else []  # with a slot nobody uses any more
     job_digest = job.digest(parties.domain)
     header = _header(job.message, job_digest, epoch, reserve_units, random(32), open_ms)
     header = replace(header, close_ms=now_ms(), book_root=book_root(slots), book_size=len(slots))
     market = market_of(header, job.message, parties.grant.message, epoch.parameters)
-    entrants = [Entrant(row, offer.message) for row, offer in zip(rows, offers, strict=True)]
+    entrants = [Entrant(row, offer.message) for row, offer in book]
     calls = _calls(scenario, market, entrants, parties, job_digest, header)
     bids = {bid.message.node: bid.message for _, bid in calls if bid}
     entrants = [Entrant(e.row, e.offer, bids.get(e.row.node)) for e in entrants]
-    header = falsify(
+    header = lies.header(
         replace(header, eligible=rule.count_eligible(market, entrants), called=len(calls))
     )
     return Auction(
@@ -62,11 +68,8 @@ def hold(
         entrants=entrants,
         header=header,
         root=bids_root(header, [entry for entry, _ in calls]),
-        document=transcript_document(
-            header,
-            calls,
-            [(n, row, offer) for n, (row, offer) in enumerate(zip(rows, offers, strict=True))],
-        ),
+        document=transcript_document(header, calls),
+        rows=rows_document((n, row, offer) for n, (row, offer) in enumerate(book)),
     )
 
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pinaivu.attestation import measurement, parse
+from pinaivu.auction.replay import MOST_ROWS_INSIDE
 from pinaivu.bundles import pack
 from pinaivu.codes import Reason, Role
 from pinaivu.commitments import party_of_account
@@ -83,11 +84,12 @@ class BundleFactory:
         random: Callable[[int], bytes] | None = None,
         clock: Callable[[], int] | None = None,
         domain: Domain = DOMAIN,
+        nodes: int = 5,
     ) -> None:
         self.domain = domain
         self.random = random or SeededRandom()
         self.clock = clock or SteppingClock()
-        self.parties = make_parties(domain, self.random, self.clock())
+        self.parties = make_parties(domain, self.random, self.clock(), nodes)
         self.chain = ChainStandIn(domain)
         self.ledger = Ledger(domain, self.parties.log_id, self.clock)
         self.epochs: dict[int, EpochParty] = {}
@@ -148,7 +150,7 @@ class BundleFactory:
             reserve_units,
             self.random,
             self.clock,
-            lies.header,
+            lies,
         )
         player = Player(request, auction, parties, self.epoch, self.clock, lies)
         service = player.play(scenario.turns)
@@ -186,13 +188,14 @@ class BundleFactory:
 
     def copies(self, served: Served) -> Copies:
         """What the holder of the key kept."""
-        request, service = served.request, served.service
+        request, service, rows = served.request, served.service, served.auction.rows
         return Copies(
             request=request.body,
             response=request.response(service.tokens, finish=service.finish),
             salt=request.salts.root,
             account_secret=request.account_secret,
             tokenizer=SpaceCounter(),
+            book={"rows": rows} if len(rows) > MOST_ROWS_INSIDE else None,
         )
 
     def document(self, served: Served) -> Json:
@@ -217,7 +220,7 @@ class BundleFactory:
             "awards": [leg.award.to_json() for leg in legs],
             "failures": [leg.failure.to_json() for leg in legs if leg.failure],
             "completions": [leg.completion.to_json() for leg in legs if leg.completion],
-            "transcript": served.auction.document,
+            "transcript": _transcript(served.auction),
             "log": self._log_part(served) | {"checkpoint": checkpoint.to_json(), "note": note},
             "epochs": [_epoch_part(self.epochs[n]) for n in sorted(named & self.epochs.keys())],
             "model_card": parse_json(CARD.to_json()),
@@ -315,6 +318,11 @@ class BundleFactory:
             ratio_ppm=RATIO_PPM,
             tokenizer_digest=CARD.tokenizer_digest,
         )
+
+
+def _transcript(auction: Auction) -> Json:
+    few = len(auction.rows) <= MOST_ROWS_INSIDE
+    return auction.document | ({"rows": auction.rows} if few else {})
 
 
 def _epoch_part(epoch: EpochParty) -> Json:

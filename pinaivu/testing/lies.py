@@ -11,9 +11,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from pinaivu.auction.transcript import Header
-from pinaivu.messages import Award, Batch, Completion, Delivery, Failure, Grant, Job, Receipt
+from pinaivu.auction.transcript import Header, Row
+from pinaivu.messages import Award, Batch, Completion, Delivery, Failure, Grant, Job, Offer, Receipt
 from pinaivu.settlement import Statement
+from pinaivu.typed_data import Signed
+
+Book = list[tuple[Row, Signed[Offer]]]
 
 
 def _same(value: Any) -> Any:
@@ -29,6 +32,7 @@ class Lies(Struct, frozen=True, kw_only=True):
     body: Callable[[dict[str, Any]], dict[str, Any]] = _same
     grant: Callable[[Grant], Grant] = _same
     job: Callable[[Job], Job] = _same
+    book: Callable[[Book], Book] = _same
     header: Callable[[Header], Header] = _same
     award: Callable[[Award], Award] = _same
     failure: Callable[[Failure], Failure] = _same

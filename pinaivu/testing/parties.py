@@ -57,12 +57,14 @@ class EpochParty(Struct, frozen=True, kw_only=True):
     document: bytes
 
 
-def make_parties(domain: Domain, random: Callable[[int], bytes], now_ms: int) -> Parties:
-    """Payer, gateway, five nodes of rising price, and a grant that allows plenty."""
+def make_parties(
+    domain: Domain, random: Callable[[int], bytes], now_ms: int, nodes: int = 5
+) -> Parties:
+    """Payer, gateway, so many nodes of rising price, and a grant that allows plenty."""
     payer, gateway, operator = (SecretKey.generate(random) for _ in range(3))
-    nodes = tuple(
-        NodeParty(SecretKey.generate(random), random(20), 100_000 + 15_000 * number)
-        for number in range(5)
+    bidders = tuple(
+        NodeParty(SecretKey.generate(random), random(20), 100_000 + 75_000 * number // nodes)
+        for number in range(nodes)
     )
     log_id = digest(domain, Log(operator=operator.address, number=0))
     grant = Grant(
@@ -86,7 +88,7 @@ def make_parties(domain: Domain, random: Callable[[int], bytes], now_ms: int) ->
         log_id=log_id,
         payer=payer,
         gateway=gateway,
-        nodes=nodes,
+        nodes=bidders,
         grant=Signed.by(payer, domain, grant),
     )
 

@@ -6,9 +6,9 @@
     print(report.to_text())
 
 Steps V1 to V14 stand in modules by topic: `epochs` (V1, V2), `signed` (V3), `holder` (V4, V5),
-`served` (V6), `auctioned` (V7), `charged` (V8), `counted` (V9), `logged` (V10), `settled` (V11,
-V12), `open_claims` (V13, V14). Each says in its docstring what it does not prove. `account` and
-`audit` check many receipts together. Which field of a bundle is covered by what:
+`served` (V6), `auctioned` (V7, over `rerun`), `charged` (V8), `counted` (V9), `logged` (V10),
+`settled` (V11, V12), `open_claims` (V13, V14). Each says in its docstring what it does not prove.
+`account` and `audit` check many receipts together. Which field of a bundle is covered by what:
 docs/bundle-coverage.md. Nothing here does input or output.
 """
 

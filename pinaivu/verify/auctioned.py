@@ -4,7 +4,7 @@ from eth_hash.auto import keccak
 from msgspec.structs import replace
 
 from pinaivu.auction import rule
-from pinaivu.auction.replay import Replay, read_transcript
+from pinaivu.auction.replay import Replay
 from pinaivu.auction.rule import Entrant, Market
 from pinaivu.auction.transcript import Header
 from pinaivu.codes import Mode, Reason, Status
@@ -14,14 +14,16 @@ from pinaivu.messages import Segment
 from pinaivu.typed_data import digest
 from pinaivu.verify.case import ZERO, Case, Work
 from pinaivu.verify.facts import ChainFacts
-from pinaivu.verify.findings import Finding, Lacks, Refuted, require, require_equal, shown
+from pinaivu.verify.findings import Finding, Refuted, require, require_equal, shown
+from pinaivu.verify.rerun import rerun
 
 
 def won(case: Case) -> Finding:
     """V7: rerun from the published transcript, each rank gives the node and price on the receipt.
 
     Not proven: that M (expected output) and the nodes' reputations are what all receipts give,
-    that the round closed at a fair moment, that a called node which is said to be silent was, or,
+    that no offer is missing from the book (`pinaivu.auction.omitted`), that the round closed at a
+    fair moment, that a called node which is said to be silent was, or,
     without the chain, that the rows hold the wallets and the price ratio registered then.
     """
     if case.receipt.bids_root == ZERO:
@@ -57,18 +59,12 @@ def _no_auction(case: Case) -> Finding:
 
 
 def _read(case: Case) -> tuple[Replay, Market]:
-    document = case.contents.transcript
-    if document is None:
-        raise Lacks("needs the auction's transcript (/transcripts/{id} of the log)")
-    if "rows" not in document and document.keys() == {"header", "calls"}:
-        raise Lacks("needs the book's rows (/books/{root} of the log)")
-    header = Header.from_bytes(from_hex(document.get("header")))
-    for award in case.contents.awards:
-        require_equal(award.message.epoch, header.epoch, "the epoch of an award, by the transcript")
-    if header.epoch not in case.epochs:
-        raise Lacks(f"needs the parameters of epoch {header.epoch}, which held the auction")
-    parameters = case.parameters(header.epoch)
-    return read_transcript(document, case.domain, case.job, case.grant, parameters)
+    if case.contents.transcript is not None:
+        header = Header.from_bytes(from_hex(case.contents.transcript.get("header")))
+        for award in case.contents.awards:
+            said = award.message.epoch
+            require_equal(said, header.epoch, "the epoch of an award, by the transcript")
+    return rerun(case.contents, case.domain, case.copies.book)
 
 
 def _require_header(case: Case, header: Header) -> None:

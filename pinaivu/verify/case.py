@@ -45,6 +45,7 @@ class Copies(Struct, frozen=True, kw_only=True):
 
     `request` is the body as it was sent, parsed by `pinaivu.encoding.parse_json`; `response` the
     whole response (an SDK's `model_dump()`, or the aggregated stream); `salt` the job's salt root.
+    `book` is what the log serves as `/books/{root}`, for an auction whose transcript leaves it out.
     """
 
     request: Mapping[str, Any] | None = None
@@ -52,6 +53,7 @@ class Copies(Struct, frozen=True, kw_only=True):
     salt: bytes | None = None
     account_secret: bytes | None = None
     tokenizer: TokenCounter | None = None
+    book: object = None
 
 
 class Work(Struct, frozen=True, kw_only=True):

@@ -8,11 +8,14 @@ import trio
 import trio.testing
 from sqlmodel import Session, col, delete, select, update
 
+from coordinator.archive import published_transcript
 from coordinator.docket import OpenJob
 from coordinator.errors import LogDiverged
 from coordinator.ports import AnchorRecord
+from pinaivu.auction.transcript import Row, book_root
 from pinaivu.checkpoints import CheckpointKeys, verify_note
 from pinaivu.codes import Reason, Status
+from pinaivu.encoding import from_hex
 from pinaivu.messages import Award, Receipt
 from pinaivu.p2p import wire
 from pinaivu.store.coordinator import (
@@ -54,6 +57,18 @@ def stored_receipts(database: FaultyDatabase) -> list[Receipt]:
     query = select(LeafRow).where(LeafRow.kind == "Receipt").order_by(col(LeafRow.position))
     with database.read() as session:
         return [signed_from_bytes(Receipt, row.signed).message for row in session.exec(query)]
+
+
+def filed_books(database: FaultyDatabase) -> list[list[Row]]:
+    """The book of every stored transcript, as a stranger gets it; its rows give its root."""
+    books = []
+    with database.read() as session:
+        for stored in session.exec(select(TranscriptRow)):
+            document = published_transcript(session, stored)
+            rows = [Row.from_bytes(from_hex(entry["row"])) for entry in document["rows"]]
+            assert book_root(list(rows)) == stored.book_root
+            books.append(rows)
+    return books
 
 
 async def receipted(world: World, number: int) -> Receipt:
@@ -140,6 +155,26 @@ async def test_a_failed_award_is_not_released(database: FaultyDatabase, fault: F
         world.put_offers(1_000_000, 1_100_000)
         if fault == Fault.NOT_PERSISTED:
             assert isinstance(await world.submit(), wire.Awarded)
+
+
+@pytest.mark.parametrize("fault", Fault)
+async def test_an_award_and_its_book_are_durable_together(
+    database: FaultyDatabase, fault: Fault
+) -> None:
+    """Whatever becomes of the second award's commit, each stored transcript's book is there."""
+    with pytest.RaisesGroup(StorageFailed, flatten_subgroups=True, allow_unwrapped=True):
+        async with open_world(database) as world:
+            world.put_offers(1_000_000, 1_100_000)
+            await world.awarded(1)
+            database.next_commit = fault
+            await world.awarded(2)
+    assert len(filed_books(database)) == (2 if fault == Fault.PERSISTED else 1)
+    async with next_boot(database) as world:
+        world.put_offers(1_200_000, 1_100_000, slots=8)
+        await world.awarded(3)
+    books = filed_books(database)
+    assert all(len(rows) == 2 for rows in books)
+    assert len(books) == (3 if fault == Fault.PERSISTED else 2)
 
 
 @pytest.mark.parametrize("fault", Fault)

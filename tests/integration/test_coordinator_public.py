@@ -13,6 +13,7 @@ import trio
 from coordinator.bundler import Bundler
 from coordinator.errors import JobRefused
 from coordinator.public import Face, create_app
+from pinaivu.auction.replay import MOST_ROWS_INSIDE, read_transcript
 from pinaivu.auction.transcript import Header, Row, book_root
 from pinaivu.bundles import unpack
 from pinaivu.checkpoints import parse_note
@@ -23,8 +24,24 @@ from pinaivu.messages import Receipt
 from pinaivu.store.coordinator import EpochRow
 from pinaivu.store.database import open_database
 from pinaivu.typed_data import signed_from_json
-from tests.unit.coordinator_world import World, open_world
-from tests.unit.ledger_support import DOMAIN, EPOCH, GATEWAY, MODEL, job_id
+from tests.unit.coordinator_world import (
+    MODEL_RECORD,
+    World,
+    node_record,
+    open_world,
+    signed_offer,
+)
+from tests.unit.ledger_support import (
+    DOMAIN,
+    EPOCH,
+    GATEWAY,
+    MODEL,
+    NODES,
+    grant,
+    job,
+    job_id,
+    secret,
+)
 
 RID = str(UUID(bytes=job_id(1)))
 
@@ -159,6 +176,36 @@ async def test_a_book_is_found_by_its_root(place: Place) -> None:
     assert book_root(list(rows)) == header.book_root
     assert (await place.http.get(f"/books/{to_hex(bytes(32))}")).status_code == 404
     assert (await place.http.get("/books/0x12")).status_code == 400
+
+
+async def crowd(place: Place, nodes: int) -> None:
+    """So many nodes, and a receipted job that the first of them won."""
+    world = place.world
+    for key in [NODES[0], *map(secret, range(1000, 1000 + nodes - 1))]:
+        made = signed_offer(key, 1_000_000 if key is NODES[0] else 2_000_000)
+        world.book.put(made, node_record(key), MODEL_RECORD, world.now)
+    done = await world.served()
+    await done.receipted.wait()
+    await place.checkpointed()
+
+
+@pytest.mark.parametrize("nodes", [MOST_ROWS_INSIDE, MOST_ROWS_INSIDE + 1])
+async def test_a_large_book_stands_apart_from_its_transcripts(place: Place, nodes: int) -> None:
+    """Up to 256 rows stand in transcript and bundle; a larger book is asked for by its root."""
+    await crowd(place, nodes)
+    (transcript,) = (await place.http.get(f"/transcripts/{RID}")).json()["transcripts"]
+    header = Header.from_bytes(from_hex(transcript["header"]))
+    packed = (await place.http.get(f"/bundles/{to_hex(GATEWAY.address)}/{RID}")).content
+    assert unpack(packed)["transcript"] == transcript
+    assert ("rows" in transcript) == (nodes <= MOST_ROWS_INSIDE)
+    found = await place.http.get(f"/books/{to_hex(header.book_root)}")
+    assert "immutable" in found.headers["cache-control"]
+    whole = transcript | found.json()
+    replay, market = read_transcript(whole, DOMAIN, job(), grant(), place.world.rules)
+    assert (header.eligible, len(replay.entrants)) == (nodes, nodes)
+    cleared = replay.clear(market, frozenset())
+    assert cleared
+    assert cleared.entrant.row.node == NODES[0].address
 
 
 async def test_transcript_market_and_attestation(place: Place) -> None:

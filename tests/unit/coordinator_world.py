@@ -242,7 +242,7 @@ class World:
             epoch=self.epoch,
             parameters=self.rules,
             now_ms=self.clock,
-            on_final=self.directory.expire,
+            on_final=self.directory.renew,
             on_owed=self._owed,
         )
         self.desk = AuctionDesk(

@@ -1,5 +1,6 @@
 """The command line's exit codes and usage errors, as a shell sees them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 
 from pinaivu.chain.deployment import Deployment
 from pinaivu.cli.place import parse_tokens, tokens
+from pinaivu.encoding import to_hex
 from pinaivu.testing.scenarios import SCENARIOS
+from tests.unit.test_verify_books import CROWD, crowd
 from tests.unit.verify_support import network
 
 
@@ -80,3 +83,33 @@ def test_what_is_neither_file_nor_id_is_wrong_usage(bundle: Path) -> None:
     done = run(*VERIFY, "no-such-thing", cwd=bundle)
     assert done.returncode == 3
     assert "neither a file nor a request id" in done.stderr
+
+
+NODE = "0x" + "07" * 20
+
+
+def test_a_node_is_told_how_it_did(bundle: Path) -> None:
+    """Beside the report, whose exit code it doesn't change."""
+    made_up = network()
+    address = to_hex(made_up.parties.nodes[1].key.address)
+    done = run(*VERIFY, "good.pnv", "--node", address, cwd=bundle)
+    assert done.returncode == 2, done.stderr
+    assert "place 2 of 3, not awarded" in done.stdout
+    as_json = run(*VERIFY, "good.pnv", "--node", address, "--json", cwd=bundle)
+    assert json.loads(as_json.stdout)["node"]["place"] == 2
+    stranger = run(*VERIFY, "good.pnv", "--node", NODE, cwd=bundle)
+    assert "not in the book of this auction" in stranger.stdout
+    assert run(*VERIFY, "good.pnv", "--node", "0x12", cwd=bundle).returncode == 3
+
+
+def test_a_large_book_is_given_as_a_file(bundle: Path) -> None:
+    """Without it V7 says where it is, and nothing is known of the node."""
+    made = crowd().made
+    (bundle / "large.pnv").write_bytes(made.raw)
+    (bundle / "book.json").write_text(json.dumps(made.copies.book))
+    node = to_hex(crowd().factory.parties.nodes[-1].key.address)
+    alone = run(*VERIFY, "large.pnv", "--node", node, cwd=bundle)
+    assert alone.stdout.count("needs the book's rows (/books/0x") == 2
+    whole = run(*VERIFY, "large.pnv", "--node", node, "--book", "book.json", cwd=bundle)
+    assert f"place {CROWD} of {CROWD}" in whole.stdout
+    assert "needs the book" not in whole.stdout

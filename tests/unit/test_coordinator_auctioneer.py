@@ -12,7 +12,7 @@ from coordinator.auctioneer import Auctioneer, Held
 from coordinator.book import OrderBook
 from coordinator.rows import transcript_row
 from pinaivu.auction import rule
-from pinaivu.auction.replay import read_transcript
+from pinaivu.auction.replay import read_transcript, rows_document
 from pinaivu.codes import CallOutcome
 from pinaivu.errors import InvalidEncoding
 from pinaivu.keys import SecretKey
@@ -202,7 +202,8 @@ async def test_an_empty_book_is_no_auction(autojump_clock: MockClock) -> None:
 async def test_the_published_transcript_replays_to_the_same(autojump_clock: MockClock) -> None:
     """An outsider gets the same root, winner and price from the document alone."""
     held, _ = await hold({A: (100, bids(A, 90)), B: (110, silent), C: (105, bids(C, 91))})
-    document = json.loads(transcript_row(held).document)
+    rows = [(n, s.entrant.row, s.signed) for n, s in enumerate(held.slots) if s]
+    document = json.loads(transcript_row(held).document) | {"rows": rows_document(rows)}
     replay, market = read_transcript(document, DOMAIN, job(), grant(), RULES)
     assert replay.root == held.bids_root
     cleared = replay.clear(market, frozenset())

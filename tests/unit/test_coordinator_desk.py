@@ -8,8 +8,11 @@ import pytest
 import trio
 import trio.testing
 from msgspec.structs import replace
+from trio.testing import MockClock
 
+from coordinator.admission import Money
 from coordinator.batches import standing
+from coordinator.directory import BOUND_S, FRESH_S
 from coordinator.errors import JobRefused
 from pinaivu.codes import Clearing, Reason
 from pinaivu.messages import Award, Receipt
@@ -31,6 +34,7 @@ from tests.unit.ledger_support import (
     chain,
     failure,
     grant,
+    job,
 )
 
 
@@ -295,6 +299,88 @@ async def test_money_of_final_batches_is_counted_once(world: World) -> None:
     world.directory.expire()
     assert isinstance(await world.submit(2), wire.Awarded)
     assert await _code(world.submit(3)) == "insufficient_balance"
+
+
+async def test_a_slow_chain_does_not_slow_a_payer_in_use(
+    world: World, mock_clock: MockClock
+) -> None:
+    """Its numbers are known; the chain is asked beside the job, and doesn't even answer."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.directory.run)
+        await world.awarded(1)
+        world.chain.answering.clear()
+        mock_clock.jump(FRESH_S + 1)
+        began = trio.current_time()
+        with trio.fail_after(1):
+            assert isinstance(await world.submit(2), wire.Awarded)
+        assert trio.current_time() == began
+        world.chain.answering.set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_payer_beyond_the_bound_is_looked_up_first(
+    world: World, mock_clock: MockClock
+) -> None:
+    """It may have asked to leave: nothing is lent before the chain has answered."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.directory.run)
+        await world.awarded(1)
+        mock_clock.jump(BOUND_S)
+        world.chain.leaving = world.chain.balance
+        assert await _code(world.submit(2)) == "insufficient_balance"
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_job_is_refused_on_an_old_balance(world: World, mock_clock: MockClock) -> None:
+    """A deposit counts for the next job, not for the one after it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.directory.run)
+        world.chain.balance = RESERVE
+        await world.awarded(1)
+        assert await _code(world.submit(2)) == "insufficient_balance"
+        mock_clock.jump(FRESH_S)
+        world.chain.balance = 2 * RESERVE
+        assert isinstance(await world.submit(2), wire.Awarded)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_final_batch_frees_no_money_before_the_balance_is_read_again(
+    world: World,
+) -> None:
+    """The old balance still holds what the batch has debited: it is not lent a second time."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.directory.run)
+        job = await world.served()
+        await job.receipted.wait()
+        total, before = world.log.all_unsettled(), world.chain.balance
+        limit = world.chain.limit
+        available = (await money(world)).available
+        assert (available, total > 0) == (before - total, True)
+
+        world.chain.answering.clear()
+        world.now += world.rules.batch_age_ms
+        await world.settler._look()
+        (row,) = await world.writer.read(standing)
+        world.chain.settle(row[0].message)
+        world.chain.final = world.chain.newest
+        world.chain.balance, world.chain.limit = before - total, limit - total
+        await world.settler._look()
+        assert world.log.all_unsettled() == 0
+        old = await money(world)
+        assert (old.payer.balance, old.available) == (before, available)
+        assert (old.debitable, old.debitable - old.promised) == (limit, limit - total)
+
+        world.chain.answering.set()
+        while (await money(world)).payer.balance == before:
+            await trio.lowlevel.checkpoint()
+        new = await money(world, fresh=True)
+        assert (new.available, new.unsettled) == (available, 0)
+        assert new.debitable - new.promised == limit - total
+        nursery.cancel_scope.cancel()
+
+
+async def money(world: World, *, fresh: bool = False) -> Money:
+    return await world.desk._money(job(), grant(), fresh=fresh)
 
 
 async def test_the_logs_limit_counts_what_waits_for_its_batches(world: World) -> None:

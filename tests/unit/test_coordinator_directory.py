@@ -1,14 +1,22 @@
-"""Chain records: read once in a while, read anew on demand, good for an hour without a chain."""
+"""Chain records: read once in a while and ahead of use, good for an hour without a chain.
+
+Clocks are virtual, and a slow chain is one that doesn't answer until the test says so.
+"""
+
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
-from coordinator.directory import Directory
+from coordinator.directory import BOUND_S, FRESH_S, Directory
+from coordinator.ports import PayerRecord
 from pinaivu.chain.errors import ChainUnavailable
 from tests.unit.coordinator_world import ChainDouble
-from tests.unit.ledger_support import MODEL, PAYER
+from tests.unit.ledger_support import MODEL, NODES, PAYER
 
 
 async def test_a_record_is_read_once_in_a_while(mock_clock: MockClock) -> None:
@@ -36,9 +44,9 @@ async def test_expired_records_are_read_anew() -> None:
     directory = Directory(chain)
     await directory.payer(PAYER.address)
     chain.balance = 7
-    assert (await directory.payer(PAYER.address)).balance == 5
+    assert (await directory.payer(PAYER.address)).value.balance == 5
     directory.expire()
-    assert (await directory.payer(PAYER.address)).balance == 7
+    assert (await directory.payer(PAYER.address)).value.balance == 7
 
 
 async def test_a_read_under_way_is_not_kept_after_expiry() -> None:
@@ -52,7 +60,7 @@ async def test_a_read_under_way_is_not_kept_after_expiry() -> None:
         directory.expire()
         chain.answering.set()
     chain.balance = 7
-    assert (await directory.payer(PAYER.address)).balance == 7
+    assert (await directory.payer(PAYER.address)).value.balance == 7
 
 
 async def test_without_a_chain_the_last_hour_serves(mock_clock: MockClock) -> None:
@@ -71,3 +79,200 @@ async def test_without_a_chain_the_unknown_stays_unknown() -> None:
     directory = Directory(ChainDouble(down=True))
     with pytest.raises(ChainUnavailable):
         await directory.payer(PAYER.address)
+
+
+@asynccontextmanager
+async def reading_ahead(chain: ChainDouble) -> AsyncGenerator[Directory, None]:
+    """A directory that reads ahead; leaving it lets a chain that is asked answer."""
+    async with trio.open_nursery() as nursery:
+        directory = Directory(chain)
+        nursery.start_soon(directory.run)
+        await trio.testing.wait_all_tasks_blocked()
+        try:
+            yield directory
+        finally:
+            chain.answering.set()
+            nursery.cancel_scope.cancel()
+
+
+async def balance(directory: Directory) -> int:
+    return (await directory.payer(PAYER.address)).value.balance
+
+
+async def answered(chain: ChainDouble, reads: int) -> None:
+    """Wait until so many reads have come back and been kept."""
+    chain.answering.set()
+    while chain.reads < reads:
+        await trio.lowlevel.checkpoint()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_a_record_in_use_is_not_waited_for(mock_clock: MockClock) -> None:
+    """The chain doesn't answer at all; the record that was known serves, up to its bound."""
+    chain = ChainDouble(balance=5)
+    async with reading_ahead(chain) as directory:
+        assert await balance(directory) == 5
+        chain.answering.clear()
+        for step in (FRESH_S, BOUND_S - FRESH_S - 0.001):
+            mock_clock.jump(step)
+            chain.balance = 7
+            began = trio.current_time()
+            with trio.fail_after(0):  # not even a moment
+                assert await balance(directory) == 5
+            assert trio.current_time() == began
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert chain.reads == 2  # the one that is under way is enough
+
+
+async def test_what_was_read_ahead_serves_next(mock_clock: MockClock) -> None:
+    chain = ChainDouble(balance=5)
+    async with reading_ahead(chain) as directory:
+        await balance(directory)
+        mock_clock.jump(FRESH_S)
+        chain.balance = 7
+        assert await balance(directory) == 5
+        while await balance(directory) == 5:
+            await trio.lowlevel.checkpoint()
+        assert (await balance(directory), chain.reads) == (7, 2)
+
+
+async def test_nothing_older_than_the_bound_is_used(mock_clock: MockClock) -> None:
+    """Whoever comes then waits, also while a read ahead is still on its way."""
+    chain = ChainDouble(balance=5)
+    got: list[int] = []
+    async with reading_ahead(chain) as directory, trio.open_nursery() as nursery:
+        await balance(directory)
+        chain.answering.clear()
+        mock_clock.jump(FRESH_S)
+        await balance(directory)  # sets off a read ahead, of 5 still
+        mock_clock.jump(BOUND_S - FRESH_S)
+
+        async def wait() -> None:
+            got.append(await balance(directory))
+
+        while chain.reads < 2:
+            await trio.lowlevel.checkpoint()
+        chain.balance = 7
+        nursery.start_soon(wait)
+        while chain.reads < 3:
+            await trio.lowlevel.checkpoint()
+        assert got == []
+        chain.answering.set()
+    assert got == [7]
+
+
+async def test_a_change_is_seen_within_the_bound(mock_clock: MockClock) -> None:
+    """A payer in use every second: what it asked of the chain is known before the bound is over."""
+    chain = ChainDouble()
+    async with reading_ahead(chain) as directory:
+        for second in range(40):
+            if second == 20:
+                chain.leaving = chain.balance
+            seen = await directory.payer(PAYER.address)
+            if second >= 20 + FRESH_S + 1:
+                assert seen.value.leaving == chain.balance
+            assert trio.current_time() - seen.asked_at < BOUND_S
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            mock_clock.jump(1.0)
+
+
+async def test_only_what_is_fresh_answers_who_asks_for_it(mock_clock: MockClock) -> None:
+    chain = ChainDouble(balance=5)
+    async with reading_ahead(chain) as directory:
+        await balance(directory)
+        mock_clock.jump(FRESH_S)
+        chain.balance = 7
+        assert (await directory.payer(PAYER.address, fresh=True)).value.balance == 7
+
+
+async def test_renewed_records_serve_until_they_are_read_anew() -> None:
+    """With what was noted before they were asked for, not what is true by now."""
+    chain = ChainDouble(balance=5)
+    noted = iter((1, 2, 3))
+    async with reading_ahead(chain) as directory:
+
+        async def seen() -> tuple[int, int]:
+            found = await directory.payer(PAYER.address, lambda: next(noted))
+            return found.value.balance, found.noted
+
+        assert await seen() == (5, 1)
+        chain.balance = 7
+        directory.renew()
+        assert await seen() == (5, 1)
+        await answered(chain, 2)
+        assert await seen() == (7, 2)
+
+
+async def test_a_read_ahead_that_fails_leaves_what_is_known(mock_clock: MockClock) -> None:
+    """Beyond the bound the chain is asked while one waits, and then the last hour serves."""
+    chain = ChainDouble(balance=5)
+    async with reading_ahead(chain) as directory:
+        await balance(directory)
+        chain.down = True
+        for step in (FRESH_S, 1.0, BOUND_S, 3000.0):
+            mock_clock.jump(step)
+            assert await balance(directory) == 5
+            await trio.testing.wait_all_tasks_blocked(0.005)
+        mock_clock.jump(600.0)
+        with pytest.raises(ChainUnavailable):
+            await balance(directory)
+
+
+class OneByOne(ChainDouble):
+    """Lets each read of a payer come back when the test says so; the first does at once."""
+
+    def __init__(self) -> None:
+        super().__init__(balance=5)
+        self.gates = [threading.Event() for _ in range(3)]
+        self.gates[0].set()
+
+    def payer(self, payer: bytes) -> PayerRecord:
+        """What the chain says now, handed over when its gate opens."""
+        gate = self.gates[self.reads]
+        read = super().payer(payer)
+        assert gate.wait(20)
+        return read
+
+
+async def test_an_older_answer_does_not_replace_a_newer_one(mock_clock: MockClock) -> None:
+    """Of two reads under way, what was asked for later is kept, whichever comes last."""
+    chain = OneByOne()
+    async with reading_ahead(chain) as directory:
+        await balance(directory)
+        mock_clock.jump(FRESH_S)
+        await balance(directory)  # sets off a read ahead
+        while chain.reads < 2:
+            await trio.lowlevel.checkpoint()
+        mock_clock.jump(1.0)
+        chain.balance = 7
+        chain.gates[2].set()
+        assert (await directory.payer(PAYER.address, fresh=True)).value.balance == 7
+        chain.gates[1].set()
+        while directory._ahead:
+            await trio.lowlevel.checkpoint()
+        assert (await balance(directory), chain.reads) == (7, 3)
+
+
+class Growing(ChainDouble):
+    """A chain that has one more block each time it is asked for one."""
+
+    height = 100
+
+    def block_number(self) -> int:
+        """One more than before."""
+        self.height += 1
+        return self.height
+
+
+async def test_the_block_is_never_before_a_registration_that_was_read(
+    mock_clock: MockClock,
+) -> None:
+    """A wallet read at a later block than a transcript's would refute an honest transcript."""
+    chain = Growing()
+    async with reading_ahead(chain) as directory:
+        before = await directory.block_number()
+        assert await directory.block_number() == before
+        await directory.node(NODES[0].address)
+        assert await directory.block_number() == chain.height > before
+        mock_clock.jump(FRESH_S)
+        assert await directory.block_number() == chain.height

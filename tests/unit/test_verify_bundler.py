@@ -95,7 +95,8 @@ def _rows(factory: BundleFactory, served: Served) -> Iterator[object]:
         received_ms=receipt.received_ms,
         closed=True,
     )
-    yield TranscriptRow(bids_root=receipt.bids_root, document=json.dumps(served.auction.document))
+    document = served.auction.document | {"rows": served.auction.rows}
+    yield TranscriptRow(bids_root=receipt.bids_root, document=json.dumps(document))
     evidence = [("Delivery", receipt.job_digest, served.service.delivery)]
     for leg in served.service.legs:
         digest = leg.award.digest(domain)
