@@ -247,15 +247,15 @@ class AuctionDesk:
             if following:
                 await self._writer.settled()
                 return self._answer(following[0])
-            if failed.failure is None:
-                raise JobRefused("award_stands", "no failure of this award was reported")
-            return await self._award_after_failure(open_job)
+            return await self._award_after_failure(open_job, failed)
 
-    async def _award_after_failure(self, open_job: OpenJob) -> wire.Awarded:
+    async def _award_after_failure(self, open_job: OpenJob, failed: Awarded) -> wire.Awarded:
         if open_job.closing or open_job.delivery:
             raise JobRefused("delivered", "the job is over: there is no further rank")
         if open_job.ranking is None:
             raise JobRefused("epoch_ended", "the epoch has ended", Reason.EPOCH_ENDED)
+        if failed.failure is None:
+            raise JobRefused("award_stands", "no failure of this award was reported")
         awarded = self._next(open_job)
         row = job_row(open_job)
         if awarded is None:

@@ -3,7 +3,6 @@
 The log and the transcripts are a real coordinator's; chain and nodes are doubles.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 from sqlmodel import col, select
 
+from coordinator.archive import published_transcript
 from pinaivu.auction.replay import Replay, read_transcript
 from pinaivu.messages import Job, Receipt
 from pinaivu.reputation.replay import Match, StandingsDiffer, find_standings
@@ -54,7 +54,8 @@ def published(database: Database) -> tuple[list[Receipt], list[Replay]]:
         replays = []
         for receipt in receipts:
             row = session.get_one(JobRow, (receipt.gateway, receipt.job_id))
-            document = json.loads(session.get_one(TranscriptRow, receipt.bids_root).document)
+            stored = session.get_one(TranscriptRow, receipt.bids_root)
+            document = published_transcript(session, stored)
             job = signed_from_bytes(Job, row.job).message
             replays.append(read_transcript(document, DOMAIN, job, grant(), RULES)[0])
     return receipts, replays
