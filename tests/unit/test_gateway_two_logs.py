@@ -200,6 +200,8 @@ async def test_requests_leave_a_frozen_coordinator_in_time(
                 await trio.sleep(0.1)
         assert len(took) == 80
         assert max(took.values()) <= WITHIN_S
+        waited = [asked + seconds for asked, seconds in took.items() if asked < Liveness().bound]
+        assert max(waited) < Liveness().bound + 0.2  # no longer than until it is known to be away
         assert {seconds for asked, seconds in took.items() if asked > Liveness().bound} == {0.0}
 
 
