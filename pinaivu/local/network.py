@@ -16,7 +16,6 @@ from typing import Any, Final
 from pinaivu.attestation.simulated import SIMULATED_MEASUREMENT
 from pinaivu.encoding import to_hex
 from pinaivu.errors import Misconfigured
-from pinaivu.keys import peer_id_of_point
 from pinaivu.local.chain import LocalChain
 from pinaivu.local.children import Child
 from pinaivu.local.folder import MODEL, NODES, Folder
@@ -193,10 +192,8 @@ class Network:
             "peer_key_file": str(self.folder.key_path("gateway-peer")),
             "rpc_url": self.chain.process.url,
             "deployment_file": str(self.folder.deployment),
-            "logs": [
-                {"log_id": to_hex(log.log_id), "url": log.url, "coordinator": log.address}
-                for log in self.logs
-            ],
+            "logs": [{"log_id": to_hex(log.log_id)} for log in self.logs],
+            "private_endpoints": True,  # where logs are served is on this machine's chain
             "models": [
                 {
                     "name": MODEL,
@@ -213,8 +210,6 @@ class Network:
     def start_node(self, name: str) -> None:
         """Start a node's process; `await_market` waits until its offer stands."""
         price, slots, discount = OFFERS[name]
-        peer = self.folder.key("gateway-peer")
-        gateway = f"/ip4/127.0.0.1/tcp/{self.ports.gateway_p2p}"
         config = {
             "state": str(self.folder.root / name),
             "node_key": str(self.folder.key_path(name)),
@@ -223,9 +218,10 @@ class Network:
             "chain": {
                 "rpc": self.chain.process.url,
                 "deployment": str(self.folder.deployment),
+                "private_endpoints": True,
             },
-            "logs": [{"log_id": to_hex(log.log_id), "url": log.url} for log in self.logs],
-            "gateways": [f"{gateway}/p2p/{peer_id_of_point(peer.point)}"],
+            "logs": [{"log_id": to_hex(log.log_id)} for log in self.logs],
+            "gateways": [to_hex(self.folder.key("gateway").address)],
             "models": [
                 {
                     "name": MODEL,

@@ -28,14 +28,9 @@ PROMPT = "What is the capital of France? Answer in one sentence."
 
 @contextmanager
 def behind_nat(stage: Stage) -> Iterator[House]:
-    """The node's process moves into the house, with ids in place of addresses, and back after."""
+    """The node's process moves into the house, and back after; it knows ids and no addresses."""
     network = stage.network
-    path = network.folder.config(NODE)
-    before = path.read_text()
-    config = json.loads(before)
-    config["logs"] = [{"log_id": log["log_id"]} for log in config["logs"]]
-    config["gateways"] = [to_hex(network.folder.key("gateway").address)]
-    config["chain"]["private_endpoints"] = True
+    config = json.loads(network.folder.config(NODE).read_text())
     said = [
         place
         for log in config["logs"]
@@ -48,7 +43,6 @@ def behind_nat(stage: Stage) -> Iterator[House]:
     peers = {int(port) for port in re.findall(r"/tcp/(\d+)", " ".join(places))}
     old = network.children[NODE]
     old.stop()
-    path.write_text(json.dumps(config))
     with house(ports) as made:
         child = Child(NODE, made.enter(old.command), network.folder.log(NODE))
         network.children[NODE] = child
@@ -59,7 +53,6 @@ def behind_nat(stage: Stage) -> Iterator[House]:
             yield made
         finally:
             child.stop()
-            path.write_text(before)
     stage.revive_node(NODE)
 
 
