@@ -32,7 +32,7 @@ from bench.reputation_market import (
 from pinaivu.manifest import Parameters
 
 OUT: Final = Path(__file__).parent / "out" / "reputation.json"
-MARKETS: Final = 12
+MARKETS: Final = 8
 NODES: Final = 10
 WARM: Final = 400  # jobs until every node is known
 SPAN: Final = 400  # jobs over which shares are counted

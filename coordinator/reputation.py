@@ -15,7 +15,7 @@ __all__ = ["Changed", "Reputation", "Standing", "learn_again"]
 def learn_again(reputation: Reputation, leaves: Iterable[Leaf]) -> None:
     """Bring a new reputation to where the log is: at boot, from leaves that have been checked.
 
-    A copy of the state in the store would save about a fifth of a boot, whose time goes into the
+    A copy of the state in the store would save about a quarter of a boot, whose time goes into the
     leaves' signatures, and it would be the host's word against the log's.
     """
     for leaf in leaves:
