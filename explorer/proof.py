@@ -14,17 +14,20 @@ from explorer.sources import LogSource, NotThere
 from pinaivu.bundles import unpack
 from pinaivu.encoding import to_hex
 from pinaivu.errors import InvalidEncoding, PinaivuError
-from pinaivu.verify import Outcome, Report, Step, Verifier
+from pinaivu.verify import Copies, Outcome, Report, Step, Verifier
+from pinaivu.verify.rerun import book_beside
 
 
 class Proof(Struct, frozen=True, kw_only=True):
     """What came of verifying a request. Without a `report`, `problem` says why there is none.
 
-    `foreign`: the log gave the bundle of another receipt, of which nothing is shown.
+    `book` is the auction's, where its transcript leaves it out. `foreign`: the log gave the bundle
+    of another receipt, of which nothing is shown.
     """
 
     raw: bytes = b""
     document: Mapping[str, Any] = {}
+    book: object = None
     report: Report | None = None
     problem: str = ""
     foreign: bool = False
@@ -55,11 +58,24 @@ def prove(
         return Proof(problem="the log has no bundle of this request yet")
     except PinaivuError as error:
         return Proof(problem=f"the log did not give the bundle: {error}")
-    report = verifier.verify(raw)
-    if report.subject.get("receipt_digest", to_hex(receipt_digest)) != to_hex(receipt_digest):
-        return Proof(problem="the log's bundle holds another receipt than its leaf", foreign=True)
     try:
         document = unpack(raw)
+        book = _book(log, document)
     except InvalidEncoding:
-        document = {}
-    return Proof(raw=raw, document=document, report=report)
+        document, book = {}, None
+    report = verifier.verify(raw, Copies(book=book))
+    if report.subject.get("receipt_digest", to_hex(receipt_digest)) != to_hex(receipt_digest):
+        return Proof(problem="the log's bundle holds another receipt than its leaf", foreign=True)
+    return Proof(raw=raw, document=document, book=book, report=report)
+
+
+def _book(log: LogSource, document: Mapping[str, Any]) -> object:
+    """A large auction's book; None where the log has none, which V7 then says."""
+    transcript = document.get("transcript")
+    root = book_beside(transcript) if isinstance(transcript, dict) else None
+    if root is None:
+        return None
+    try:
+        return log.book(root)
+    except PinaivuError:
+        return None

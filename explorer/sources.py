@@ -58,6 +58,10 @@ class LogSource(Protocol):
         """A packed bundle; `NotThere` until the receipt is under a checkpoint."""
         ...
 
+    def book(self, root: bytes) -> dict[str, Any]:
+        """The book of this root, ``{"rows": […]}``; `NotThere` without one."""
+        ...
+
     def market(self) -> dict[str, int]:
         """Model → standing offers."""
         ...
@@ -99,6 +103,10 @@ class HttpLog:
     def bundle(self, gateway: bytes, request_id: UUID) -> bytes:
         """See `LogSource.bundle`."""
         return self._get(f"/bundles/{to_hex(gateway)}/{request_id}")
+
+    def book(self, root: bytes) -> dict[str, Any]:
+        """See `LogSource.book`."""
+        return self._json(f"/books/{to_hex(root)}")
 
     def market(self) -> dict[str, int]:
         """See `LogSource.market`."""

@@ -4,6 +4,7 @@ Drawn from the published transcript, replayed with the rule of `pinaivu.auction`
 receipt agree is V7; this only shows.
 """
 
+from functools import cached_property
 from typing import Any, Final
 
 import altair as alt
@@ -15,31 +16,44 @@ from explorer.pieces import Html, heading, join, note, party, source, table, tag
 from explorer.proof import Proof
 from explorer.site import Site
 from pinaivu.auction import rule
-from pinaivu.auction.replay import Replay, read_transcript
+from pinaivu.auction.placing import Placing, placings
+from pinaivu.auction.replay import Replay
 from pinaivu.auction.rule import Entrant, Market
-from pinaivu.auction.transcript import Header
 from pinaivu.codes import Clearing
-from pinaivu.encoding import from_hex
+from pinaivu.encoding import to_hex
 from pinaivu.errors import PinaivuError
 from pinaivu.keys import checksum
 from pinaivu.messages import Receipt, Segment
 from pinaivu.typed_data import Domain
-from pinaivu.verify.contents import Contents, read_contents
+from pinaivu.verify.contents import read_contents
+from pinaivu.verify.rerun import rerun
 
 _SCALE: Final = 10**12  # scores are base units × 10⁶
-_MOST_SHOWN: Final = 12
+_MOST_DRAWN: Final = 12
+_PER_PAGE: Final = 25
 
 
-class Picture(Struct, frozen=True):
+class Picture(Struct, frozen=True, dict=True):
     """A replayed auction."""
 
     replay: Replay
     market: Market
 
-    @property
+    @cached_property
     def ranked(self) -> list[rule.Ranked]:
         """Eligible entrants, best first."""
         return rule.rank(self.market, self.replay.entrants)
+
+    @cached_property
+    def placings(self) -> list[Placing]:
+        """Everybody in the book: by place, then who could not take part."""
+        return placings(self.replay, self.market)
+
+    @cached_property
+    def rival(self) -> bytes:
+        """Who sets the first rank's price; empty without one."""
+        found = rule.runner_up(self.ranked)
+        return found.entrant.row.node if found else b""
 
 
 def show(site: Site, receipt: Receipt, proof: Proof) -> None:
@@ -55,7 +69,7 @@ def show(site: Site, receipt: Receipt, proof: Proof) -> None:
         return
     winners = {s.node: s for s in receipt.segments if s.rank}
     st.html(_words(site, picture, receipt, winners))
-    shown = picture.ranked[:_MOST_SHOWN]
+    shown = picture.ranked[:_MOST_DRAWN]
     if shown:
         left, right = st.columns(2)
         with left:
@@ -64,7 +78,7 @@ def show(site: Site, receipt: Receipt, proof: Proof) -> None:
         with right:
             st.caption(f"Score, {site.symbol}: the lowest wins")
             st.altair_chart(_scores(picture.market, shown), width="stretch")
-    st.html(_numbers(site, picture, winners))
+    _table(site, picture, winners)
     st.html(
         source(
             "the auction's published transcript, replayed here (V7): offers and bids are signed by "
@@ -76,16 +90,7 @@ def show(site: Site, receipt: Receipt, proof: Proof) -> None:
 def _replay(proof: Proof, domain: Domain) -> Picture:
     if not proof.document:
         raise _NotShown(proof.problem or "the bundle does not open")
-    contents: Contents = read_contents(proof.document)
-    if contents.transcript is None:
-        raise _NotShown("the bundle holds no transcript")
-    header = Header.from_bytes(from_hex(contents.transcript.get("header")))
-    epochs = {part.number: part.parameters for part in contents.epochs}
-    if header.epoch not in epochs:
-        raise _NotShown(f"the bundle lacks the parameters of epoch {header.epoch}")
-    job, grant = contents.job.message, contents.grant.message
-    replay, market = read_transcript(contents.transcript, domain, job, grant, epochs[header.epoch])
-    return Picture(replay, market)
+    return Picture(*rerun(read_contents(proof.document), domain, proof.book))
 
 
 class _NotShown(PinaivuError):
@@ -182,37 +187,56 @@ def _scores(market: Market, ranked: list[rule.Ranked]) -> Any:
     )
 
 
-def _numbers(site: Site, picture: Picture, winners: dict[bytes, Segment]) -> Html:
-    ranked = picture.ranked
-    scores = {place.entrant.row.node: place.score for place in ranked}
-    places = {place.entrant.row.node: number for number, place in enumerate(ranked, 1)}
-    calls = {call.node: call.outcome for call in picture.replay.calls}
-    entrants = sorted(
-        picture.replay.entrants, key=lambda e: places.get(e.row.node, len(places) + 1)
-    )
-    cells = []
-    for entrant in entrants[:_MOST_SHOWN]:
-        node, row = entrant.row.node, entrant.row
-        won = winners.get(node)
-        cells.append(
-            [
-                str(places.get(node, "not eligible")),
-                party("node", node),
-                _price(entrant.offer.price_out),
-                _price(entrant.bid.price_out)
-                if entrant.bid
-                else CALL.get(calls[node], "?")
-                if node in calls
-                else "not called",
-                f"{duration(entrant.offer.ttft_ms)}, {entrant.offer.tps_milli / 1000:.1f}/s",
-                f"{row.success_ppm / 10_000:.2f} %",
-                f"{row.busy} / {entrant.offer.slots}",
-                amount(scores[node] // MILLION) if node in scores else "–",
-                tag("b", _price(won.price_out)) if won else "",
-            ]
-        )
+def _table(site: Site, picture: Picture, winners: dict[bytes, Segment]) -> None:
+    """Everybody in the book, a page at a time, or the one that is looked for."""
+    shown, size = picture.placings, len(picture.placings)
+    if size > _PER_PAGE:
+        left, right = st.columns(2)
+        with left:
+            starts = range(0, size, _PER_PAGE)
+            start = st.selectbox("Offers", starts, format_func=lambda at: _range(at, size))
+        with right:
+            wanted = st.text_input("Find a node", placeholder="0x…").strip().lower()
+        if wanted:
+            shown = [p for p in shown if to_hex(p.entrant.row.node).startswith(wanted)]
+        else:
+            shown = shown[start : start + _PER_PAGE]
     columns = ["Place#", "Node", "Offer#", "Bid#", "Promises", "Success#", "Busy / slots#"]
-    return table([*columns, f"Score {site.symbol}#", "Clears at#"], cells)
+    columns += [f"Score {site.symbol}#", "Outcome"]
+    rows = [_row(picture, placing, winners) for placing in shown[:_PER_PAGE]]
+    st.html(table(columns, rows, empty="no such node in this book"))
+
+
+def _range(start: int, size: int) -> str:
+    return f"{start + 1}–{min(start + _PER_PAGE, size)} of {size}"
+
+
+def _row(picture: Picture, placing: Placing, winners: dict[bytes, Segment]) -> list[str]:
+    """One offer: what it said, what the call brought, and where that led."""
+    entrant = placing.entrant
+    offer, row, won = entrant.offer, entrant.row, winners.get(entrant.row.node)
+    score = "–" if placing.score is None else amount(placing.score // MILLION)
+    outcome = "sets the price" if row.node == picture.rival else ""
+    if won:
+        outcome = tag("b", f"rank {won.rank} at {_price(won.price_out)}")
+    elif placing.unmet:
+        why = "; ".join(f"{u.name.replace('_', ' ')}: {u.detail}" for u in placing.unmet)
+        outcome = f"not eligible: {why}"
+    return [
+        str(placing.place or "–"),
+        party("node", row.node),
+        _price(offer.price_out),
+        _price(entrant.bid.price_out) if entrant.bid else _called(placing),
+        f"{duration(offer.ttft_ms)}, {offer.tps_milli / 1000:.1f}/s",
+        f"{row.success_ppm / 10_000:.2f} %",
+        f"{row.busy} / {offer.slots}",
+        score,
+        outcome,
+    ]
+
+
+def _called(placing: Placing) -> str:
+    return "not called" if placing.called is None else CALL.get(placing.called, "?")
 
 
 def _point(node: str, kind: str, price: int) -> dict[str, object]:

@@ -23,13 +23,16 @@ from pinaivu.chain.errors import ChainUnavailable
 from pinaivu.chain.records import ModelRecord, NodeCredit, NodeRecord, PayerState
 from pinaivu.encoding import to_hex
 from pinaivu.keys import SecretKey, checksum
+from pinaivu.messages import Job
 from pinaivu.store.explorer import ProgressRow
+from pinaivu.testing.bundles import BundleFactory
 from pinaivu.testing.lies import Lies
 from pinaivu.testing.parties import CARD, RATIO_PPM
 from pinaivu.testing.scenarios import SCENARIOS, Scenario
 from pinaivu.verify import Verifier, development
 from tests.unit.explorer_support import Indexed, Tampered, served_log
 from tests.unit.test_explorer_following import TX, advance, follow, settled_event
+from tests.unit.verify_support import attest
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pinaivu.attestation.simulated.SimulatedDocumentWarning"
@@ -321,3 +324,78 @@ def test_a_refuted_log_is_said_on_every_page(pages: Pages) -> None:
     finally:
         with pages.indexed.database.begin() as session:
             session.delete(session.get_one(ProgressRow, "log"))
+
+
+CROWD = 300
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Indexed]:
+    """A small auction and a large one; in each the job is too dear for the dearest nodes."""
+    factory = BundleFactory(attest=attest, nodes=CROWD)
+    made = Indexed(tmp_path_factory.mktemp("crowd"), factory)
+    for nodes in (10, CROWD):
+        made.factory.serve(Scenario(nodes=nodes), Lies(job=dear))
+    made.factory.settle()
+    yield made
+    made.database.close()
+
+
+def dear(job: Job) -> Job:
+    """Some of the nodes' prices are above this limit."""
+    return replace(job, max_price_out=170_000)
+
+
+@pytest.fixture
+def crowd(crowded: Indexed) -> Iterator[Pages]:
+    with served_log(crowded.factory, crowded.folder) as log:
+        yield Pages(crowded, log)
+
+
+def _of(indexed: Indexed, number: int) -> str:
+    return request_id(indexed.factory.served[number].receipt.message.job_id)
+
+
+def test_an_auction_shows_every_offer_and_what_became_of_it(crowd: Pages) -> None:
+    """The winner's price, who set it, and each node's own row."""
+    text = crowd.text(request=_of(crowd.indexed, 0))
+    assert "10 eligible offers, 10 nodes called, 10 bids" in text
+    assert text.count("sets the price") == 1
+    for party in crowd.indexed.factory.parties.nodes[:10]:
+        node = checksum(party.key.address)
+        assert f"{node[:8]}…{node[-6:]}" in text
+
+
+def test_a_large_auction_is_read_from_its_book_a_page_at_a_time(crowd: Pages) -> None:
+    """V7 passes; a page of offers is shown, and any node is found with its reason."""
+    nodes = [party.key.address for party in crowd.indexed.factory.parties.nodes]
+    query = {"request": _of(crowd.indexed, 1)}
+    app = AppTest.from_function(_script, args=(crowd.site, dict(query)), default_timeout=60).run()
+    assert not app.exception
+    (offers,) = app.selectbox
+    assert offers.options[0] == f"1–25 of {CROWD}"
+    assert offers.options[-1] == f"276–{CROWD} of {CROWD}"
+
+    def table() -> str:
+        (found,) = (e.proto.body for e in app.get("html") if "Busy / slots" in e.proto.body)
+        return unescape(" ".join(_TAGS.sub(" ", found).split()))
+
+    def shown(node: bytes) -> bool:
+        return f"{checksum(node)[:8]}…{checksum(node)[-6:]}" in table()
+
+    assert (shown(nodes[0]), shown(nodes[-1])) == (True, False)
+    offers.select(offers.options[-1])
+    app.run()
+    assert (shown(nodes[0]), shown(nodes[-1])) == (False, True)
+    assert "output price above limit" in table()
+    app.text_input[0].set_value(to_hex(nodes[0])).run()
+    assert shown(nodes[0])
+    assert not shown(nodes[1])
+    app.text_input[0].set_value("0x" + "07" * 20).run()
+    assert "no such node in this book" in table()
+
+
+def test_without_its_book_a_large_auction_is_not_shown(crowd: Pages) -> None:
+    crowd.log.lies["book"] = LogUnavailable("nobody there")
+    text = crowd.text(request=_of(crowd.indexed, 1))
+    assert "The auction can't be shown: needs the book's rows" in text

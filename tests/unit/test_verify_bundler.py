@@ -4,15 +4,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from coordinator.bundler import Bundler
 from coordinator.log import Leaf, Log
-from pinaivu.encoding import parse_json
-from pinaivu.messages import Receipt
+from pinaivu.encoding import from_hex, parse_json
+from pinaivu.messages import Offer, Receipt
 from pinaivu.store.coordinator import (
     AwardRow,
     BatchRow,
+    BookRow,
     CheckpointRow,
     EpochRow,
     EvidenceRow,
@@ -24,6 +26,7 @@ from pinaivu.store.database import Database, open_database
 from pinaivu.testing.bundles import BundleFactory, Served
 from pinaivu.testing.parties import CARD
 from pinaivu.testing.scenarios import SCENARIOS
+from pinaivu.typed_data import signed_from_json
 from tests.unit.verify_support import network
 
 
@@ -95,8 +98,22 @@ def _rows(factory: BundleFactory, served: Served) -> Iterator[object]:
         received_ms=receipt.received_ms,
         closed=True,
     )
-    document = served.auction.document | {"rows": served.auction.rows}
-    yield TranscriptRow(bids_root=receipt.bids_root, document=json.dumps(document))
+    header, rows = served.auction.header, served.auction.rows
+    changes = [
+        (
+            entry["slot"],
+            from_hex(entry["row"]),
+            signed_from_json(Offer, entry["offer"]).to_bytes(),
+        )
+        for entry in rows
+    ]
+    yield BookRow(
+        position=served.index,
+        base=served.index,
+        root=header.book_root,
+        changes=msgspec.msgpack.encode(changes),
+    )
+    yield TranscriptRow(bids_root=receipt.bids_root, document=json.dumps(served.auction.document))
     evidence = [("Delivery", receipt.job_digest, served.service.delivery)]
     for leg in served.service.legs:
         digest = leg.award.digest(domain)
