@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from coordinator.field import Ranking
 from coordinator.round import Round
-from coordinator.shelf import Shelf
 from pinaivu.auction import rule
 from pinaivu.auction.rule import Entrant, Market
 from pinaivu.auction.transcript import book_root
@@ -19,6 +18,7 @@ from tests.property.auction_markets import CLOSE_MS, Draw, field_of, node, shelf
 seeds = st.integers(0, 2**64 - 1)
 sizes = st.integers(0, 120)
 LIVE = {"live_all": 16, "live_best": 8}
+CROWD = Draw(7).entrants(600)  # more than a shelf keeps in one part
 
 
 def _ranks(ranking: Ranking, entrants: list[Entrant]) -> None:
@@ -117,13 +117,14 @@ def test_a_round_is_decided_when_the_definition_says_so(seed: int, size: int) ->
         assert standings.decided() == decided(market, list(now.values()), called, answered)
 
 
+@settings(deadline=None, max_examples=25)
 @given(seeds)
 def test_a_view_stays_as_it_was(seed: int) -> None:
     """While slots are written, given up and taken again; its root is that of its rows."""
     draw = Draw(seed)
-    shelf, market, kept = Shelf(), draw.market(0), []
+    shelf, market, kept = shelf_of(CROWD), draw.market(0), []
     for _ in range(40):
-        number = draw.rng.randint(1, 300)
+        number = draw.rng.randint(1, 700)
         if draw.chance(0.3):
             shelf.give_up(node(number))
         elif draw.chance(0.2):
