@@ -32,7 +32,7 @@ def _ranks(ranking: Ranking, entrants: list[Entrant]) -> None:
         excluded |= {due.entrant.row.node}
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(seeds, sizes)
 def test_a_standing_auction_is_exactly_the_rules(seed: int, size: int) -> None:
     """Order, winner and price of every rank, number of eligible, cheapest price, root."""
@@ -49,7 +49,7 @@ def test_a_standing_auction_is_exactly_the_rules(seed: int, size: int) -> None:
     _ranks(ranking, entrants)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(seeds, sizes)
 def test_a_live_auction_is_exactly_the_rules(seed: int, size: int) -> None:
     """Whom it calls, and what comes of any subset of bids."""
@@ -70,6 +70,7 @@ def test_a_live_auction_is_exactly_the_rules(seed: int, size: int) -> None:
     _ranks(ranking, everybody)
 
 
+@settings(deadline=None)
 @given(seeds, sizes)
 def test_a_bound_is_never_above_the_score(seed: int, size: int) -> None:
     """However large the numbers."""
@@ -98,7 +99,7 @@ def decided(
     return all(ranked.key > rival.key for ranked in rule.rank(market, best))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(seeds, sizes)
 def test_a_round_is_decided_when_the_definition_says_so(seed: int, size: int) -> None:
     """After every answer, in any order, bids or none."""
