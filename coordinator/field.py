@@ -21,7 +21,7 @@ from pinaivu.typed_data import Signed
 
 CHUNK: Final = 256
 _AT_FIRST: Final = 48
-_FRONT: Final = 8
+_FRONT: Final = 4
 
 Counts = NDArray[np.uint64]
 Weights = NDArray[np.float64]
