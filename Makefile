@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help deploy setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
-        clean-demo lock format fuzz coverage slither prove bench-gas
+        clean-demo lock format fuzz coverage slither prove bench-gas bench-auction-economics
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ demo: setup  ## the whole network, and a first request; ONCE=1 ends after it
 
 bench-gas: setup  ## gas of every operation; WRITE=1 accepts the figures as the snapshot
 	$(PY) -m bench.gas $(if $(WRITE),--write)
+
+bench-auction-economics: setup  ## gain of each strategy over truth; DEEP=1 for ten times as many auctions
+	$(PY) -m bench.auction_economics $(if $(DEEP),--deep) $(if $(UPLIFT),--uplift-ppm $(UPLIFT))
 
 clean-demo:  ## forget the demo's chain, keys, databases and logs
 	rm -rf .demo
