@@ -30,8 +30,12 @@ test-contracts: setup  ## Solidity tests, lint, third-party vectors, committed A
 	tools/npm run -s vectors
 	tools/npm run -s test
 
+# What computes runs on every core; what starts processes and waits for them, one test after the other.
+COMPUTING = tests/unit tests/property tests/faults
+
 test: lint types test-contracts  ## every test and check
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses=8 $(COMPUTING)
+	$(PY) -m pytest $(COMPUTING:%=--ignore=%)
 
 demo: setup  ## the whole network, and a first request; ONCE=1 ends after it
 	@.venv/bin/pinaivu up --network .demo $(if $(ONCE),--once)

@@ -42,11 +42,12 @@ contract SettlementAdminTest is Network {
         times.unsettledMax = times.pauseMax;
         _refusedTimes(times);
         times = standardTimes();
-        times.pauseMax = times.withdrawalDelay;
-        times.pauseInterval = times.pauseMax + 1;
+        times.pauseMax = times.withdrawalDelay - times.unsettledMax; // an exit within one pause
+        times.limiterWindow = times.pauseMax;
         _refusedTimes(times);
         times = standardTimes();
-        times.withdrawalDelay = times.adminDelay;
+        times.withdrawalDelay = times.adminDelay; // a new verifier before the exit
+        times.pauseInterval = times.withdrawalDelay + 1;
         _refusedTimes(times);
         times = standardTimes();
         times.pauseInterval = times.pauseMax;
