@@ -34,7 +34,7 @@ from coordinator.evidence import Evidence
 from coordinator.log import Leaf, Log
 from coordinator.ports import EpochRecord
 from coordinator.public import Face, create_app
-from coordinator.reputation import Reputation
+from coordinator.reputation import Reputation, learn_again
 from coordinator.rows import open_jobs
 from coordinator.sequencer import Sequencer
 from coordinator.sessions import Handlers, Sessions
@@ -111,9 +111,7 @@ class Coordinator:
         self._signers = known_signers(session, self._view, self._log_id)
         rows = session.exec(select(LeafRow).order_by(col(LeafRow.position)))
         self._log.replay((_leaf(row) for row in rows), self._signers)
-        for leaf in self._log.pending():
-            if leaf.receipt:
-                self._reputation.learn(leaf.receipt)
+        learn_again(self._reputation, self._log.leaves(0, self._log.size))
 
     async def _serve(self, writer: Writer, nursery: trio.Nursery) -> None:
         key = self._identity.signing_secret.address

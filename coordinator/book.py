@@ -111,13 +111,14 @@ class OrderBook:
         self,
         model: str,
         now_ms: int,
-        standing: Callable[[bytes], Standing],
+        standing: Callable[[Offer], Standing],
         busy: Callable[[bytes], int],
     ) -> list[Slot | None]:
         """The book's slots for one model; None where an offer is withdrawn or has run out."""
         return [
-            self._slot(self._held[model, node], standing(node), busy(node), now_ms)
+            self._slot(held, standing(held.signed.message), busy(node), now_ms)
             for node in self._slots.get(model, [])
+            for held in (self._held[model, node],)
         ]
 
     def models(self, now_ms: int) -> dict[str, int]:

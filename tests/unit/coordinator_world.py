@@ -34,7 +34,7 @@ from coordinator.ports import (
     NodeRecord,
     PayerRecord,
 )
-from coordinator.reputation import Reputation
+from coordinator.reputation import Reputation, learn_again
 from coordinator.rows import open_jobs
 from coordinator.sequencer import Sequencer
 from coordinator.settler import Settler
@@ -376,5 +376,6 @@ async def _load(world: World) -> None:
         lambda session: list(session.exec(select(LeafRow).order_by(col(LeafRow.position))))
     )
     world.log.replay((_leaf(row) for row in rows), world.signers)
+    learn_again(world.reputation, world.log.leaves(0, world.log.size))
     await world.settler.resume()
     await world.resumed()
