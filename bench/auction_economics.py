@@ -39,8 +39,8 @@ from pinaivu.manifest import Parameters, local_development_parameters
 HERE: Final = Path(__file__).parent
 OUT: Final = HERE / "out" / "auction_economics.json"
 PICTURE: Final = HERE.parent / "docs" / "images" / "auction-economics.svg"
-EPISODES: Final = 10_000
-DEEP: Final = 100_000
+EPISODES: Final = 6_000
+DEEP: Final = 60_000
 _CHUNK: Final = 500
 
 Tallies = dict[str, dict[str, Tally]]

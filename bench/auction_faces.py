@@ -1,29 +1,27 @@
 """Identities in a simulated market: what a node says of itself, and what is known of it.
 
-What is known comes from a `Memory`: the truth (`Frozen`), or the coordinator's own `Reputation`
-with simulated calibrations (`Learning`).
+What is known comes from a `Memory`: the truth (`Frozen`), or the log's own `Reputation`, fed with a
+receipt for each job (`Learning`).
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from typing import Final, Protocol
-
-from msgspec.structs import replace
+from typing import Final, NamedTuple, Protocol
 
 from bench.auction_world import MILLION, Machine, Task
-from coordinator.reputation import Reputation, Standing
 from pinaivu.auction.rule import Cleared
 from pinaivu.codes import Reason
-from pinaivu.fields import Fixed, ListOf, Text
 from pinaivu.manifest import Parameters
-from pinaivu.messages import Receipt, Segment
-from pinaivu.typed_data import M, schema
+from pinaivu.messages import Offer
+from pinaivu.reputation import Reputation, Standing
+from pinaivu.testing.receipts import attempted, receipt_of
 
-_DECAY: Final = 0.95
-_PAST: Final = 50
+MODEL: Final = "m"
+_PARTIES: Final = 20
+_PAST: Final = 40
+_PAST_TOKENS: Final = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,80 +67,76 @@ def truthful(machine: Machine, price: int) -> Face:
     )
 
 
+class Attempt(NamedTuple):
+    """One award and what became of it."""
+
+    node: bytes
+    face: Face
+    completed: bool
+
+
 class Memory(Protocol):
     """What the coordinator knows of a node."""
 
-    def standing(self, node: bytes, face: Face) -> Standing:
+    def standing(self, offer: Offer, face: Face) -> Standing:
         """Its success, calibrations and whether it is new."""
 
-    def learn(self, node: bytes, face: Face, *, completed: bool) -> None:
-        """One more award of it."""
+    def learn(self, task: Task, attempts: Sequence[Attempt]) -> None:
+        """One more job, with its awards by rank."""
 
 
 class Frozen:
     """Success is known as it is, promises are believed, nothing is learnt."""
 
-    def standing(self, node: bytes, face: Face) -> Standing:  # noqa: ARG002 - the port's signature
+    def standing(self, offer: Offer, face: Face) -> Standing:  # noqa: ARG002 - the port's signature
         """The machine's true success; a newcomer's is a tenth lower."""
         success = int(face.machine.success * MILLION)
         return Standing(success * 9 // 10 if face.newcomer else success, 1000, 1000, face.newcomer)
 
-    def learn(self, node: bytes, face: Face, *, completed: bool) -> None:
+    def learn(self, task: Task, attempts: Sequence[Attempt]) -> None:
         """Nothing."""
 
 
 class Learning:
-    """The coordinator's `Reputation`, fed with made-up receipts; calibrations are simulated here.
+    """The log's `Reputation`, from a made-up receipt for each job; times on it are the machine's.
 
-    `veterans` begin with a past of fifty awards, everybody else unknown.
-    Simulated: `cal_t` and `cal_s` are means of measured ÷ promised that decay by a twentieth with
-    each job completed and begin at 1; what is measured is the machine's true speed, without noise.
+    `veterans` begin with a past of forty jobs each, everybody else unknown. Jobs come from twenty
+    gateways, each with a payer of its own, so that no party's share is cut by much.
     """
 
     def __init__(self, parameters: Parameters, veterans: Sequence[Face] = ()) -> None:
         self._reputation = Reputation(parameters)
-        self._calibration: dict[bytes, tuple[float, float]] = defaultdict(lambda: (1.0, 1.0))
-        for face in veterans:
-            done = round(face.machine.success * _PAST)
-            for number in range(_PAST):
-                self.learn(wallet(face.name), face, completed=number < done)
+        for number in range(_PAST):
+            for face in veterans:
+                completed = number < round(face.machine.success * _PAST)
+                attempt = Attempt(wallet(face.name), face, completed)
+                self._take(number % _PARTIES, _PAST_TOKENS, [attempt])
 
-    def standing(self, node: bytes, face: Face) -> Standing:  # noqa: ARG002 - the port's signature
-        """`Reputation`'s success and newcomer mark, with the calibrations learnt so far."""
-        known = self._reputation.standing(node)
-        first, rest = self._calibration[node]
-        return Standing(known.success_ppm, round(first * 1000), round(rest * 1000), known.newcomer)
+    def standing(self, offer: Offer, face: Face) -> Standing:  # noqa: ARG002 - the port's signature
+        """`Reputation`'s own."""
+        return self._reputation.standing(offer)
 
-    def learn(self, node: bytes, face: Face, *, completed: bool) -> None:
-        """Hand `Reputation` a receipt with this one award, and calibrate."""
-        result = Reason.NONE if completed else Reason.ENGINE_ERROR
-        segment = replace(_SEGMENT, node=node, rank=1, result=result)
-        self._reputation.learn(replace(_RECEIPT, segments=(segment,)))
-        if completed:
-            first, rest = self._calibration[node]
-            real = face.machine
-            self._calibration[node] = (
-                _DECAY * first + (1 - _DECAY) * real.ttft_ms / face.ttft_ms,
-                _DECAY * rest + (1 - _DECAY) * face.tps_milli / real.tps_milli,
+    def learn(self, task: Task, attempts: Sequence[Attempt]) -> None:
+        """Hand `Reputation` the job's receipt."""
+        self._take(task.nonce[0] % _PARTIES, task.output_tokens, attempts)
+
+    def _take(self, party: int, output: int, attempts: Sequence[Attempt]) -> None:
+        segments = [
+            attempted(
+                attempt.node,
+                Reason.NONE if attempt.completed else Reason.ENGINE_ERROR,
+                output=output,
+                rank=rank,
             )
-
-
-def _blank(cls: type[M]) -> M:
-    """A message of zeros: only the members that `Reputation` reads are filled in above."""
-    kinds = schema(cls).kinds.items()
-    return cls(
-        **{
-            name: bytes(kind.size)
-            if isinstance(kind, Fixed)
-            else ""
-            if isinstance(kind, Text)
-            else ()
-            if isinstance(kind, ListOf)
-            else 0
-            for name, kind in kinds
-        }
-    )
-
-
-_SEGMENT: Final = _blank(Segment)
-_RECEIPT: Final = _blank(Receipt)
+            for rank, attempt in enumerate(attempts, 1)
+        ]
+        machine = attempts[-1].face.machine
+        receipt = receipt_of(
+            *segments,
+            gateway=wallet(f"gateway {party}"),
+            payer=wallet(f"payer {party}"),
+            model=MODEL,
+            first_ms=machine.ttft_ms,
+            streamed_ms=round((output - 1) * MILLION / machine.tps_milli),
+        )
+        self._reputation.learn(receipt)

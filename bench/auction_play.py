@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.auction_faces import Face, Memory, wallet
+from bench.auction_faces import MODEL, Attempt, Face, Memory, wallet
 from bench.auction_world import FEE_PPM, MILLION, RATIO_PPM, Episode, Task
 from pinaivu.auction import rule
 from pinaivu.auction.rule import Cleared, Entrant, Market
@@ -68,25 +68,26 @@ class Play:
         market = _market(task, self._episode.scene.explore_ppm, self._parameters)
         book = [self._entrant(i, market, task) for i in range(len(self._faces))]
         places = {entrant.row.node: i for i, entrant in enumerate(book)}
-        excluded: set[bytes] = set()
-        for _ in range(self._parameters.max_ranks):
-            cleared = rule.clear(market, book, frozenset(excluded))
+        attempts: list[Attempt] = []
+        while len(attempts) < self._parameters.max_ranks:
+            cleared = rule.clear(market, book, frozenset(tried.node for tried in attempts))
             if cleared is None:
-                return
-            if self._attempt(task, places[cleared.entrant.row.node], cleared):
-                return
-            excluded.add(cleared.entrant.row.node)
+                break
+            attempts.append(self._attempt(task, places[cleared.entrant.row.node], cleared))
+            if attempts[-1].completed:
+                break
+        if attempts:
+            self._memory.learn(task, attempts)
 
-    def _attempt(self, task: Task, place: int, cleared: Cleared) -> bool:
-        face, node = self._faces[place], cleared.entrant.row.node
+    def _attempt(self, task: Task, place: int, cleared: Cleared) -> Attempt:
+        face = self._faces[place]
         refused = face.refuses is not None and face.refuses(cleared)
         completed = not refused and task.completes(face.machine)
-        self._memory.learn(node, face, completed=completed)
         self._awards[place] += 1
         if completed:
             self._until[place].append(task.at_ms + face.machine.takes_ms(task.output_tokens))
             self._pay(task, face, cleared)
-        return completed
+        return Attempt(cleared.entrant.row.node, face, completed)
 
     def _pay(self, task: Task, face: Face, cleared: Cleared) -> None:
         due = task.prompt_tokens * cleared.price_in + task.output_tokens * cleared.price_out
@@ -105,11 +106,11 @@ class Play:
         face = self._faces[place]
         generation = self._awards[place] // face.renew_after if face.renew_after else 0
         node = wallet(face.name if not generation else f"{face.name}, registration {generation}")
-        known = self._memory.standing(node, face)
         self._until[place] = [end for end in self._until[place] if end > task.at_ms]
         offer = self._offers.get(place)
         if offer is None or offer.node != node:
-            offer = self._offers[place] = _offer(face, node)
+            offer = self._offers[place] = offer_of(face, node)
+        known = self._memory.standing(offer, face)
         row = Row(
             offer_digest=_ZERO,
             node=node,
@@ -140,7 +141,8 @@ def _bid(face: Face, offer: Offer, market: Market, task: Task) -> Bid | None:
     )
 
 
-def _offer(face: Face, node: bytes) -> Offer:
+def offer_of(face: Face, node: bytes) -> Offer:
+    """The face's standing offer under a node address."""
     return Offer(
         log_id=_ZERO,
         node=node,
@@ -154,7 +156,7 @@ def _offer(face: Face, node: bytes) -> Offer:
         sequence=1,
         issued_ms=0,
         expires_ms=_FOREVER,
-        model="m",
+        model=MODEL,
     )
 
 
@@ -162,7 +164,7 @@ def _market(task: Task, explore_ppm: int, parameters: Parameters) -> Market:
     return Market(
         log_id=_ZERO,
         nonce=task.nonce,
-        model="m",
+        model=MODEL,
         fingerprint=_ZERO,
         ratio_ppm=RATIO_PPM,
         features=Feature.KIND_CHAT,

@@ -11,10 +11,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bench import auction_economics as economics
-from bench.auction_faces import Face, Frozen, Learning, truthful, wallet
+from bench.auction_faces import Face, Frozen, Learning, wallet
 from bench.auction_payers import MARKETS, outlay
 from bench.auction_picture import draw_picture
-from bench.auction_play import Play, Result
+from bench.auction_play import Play, Result, offer_of
 from bench.auction_strategies import CONTESTS, honest
 from bench.auction_tally import Tally
 from bench.auction_world import FEE_PPM, MILLION, Episode, Scene, draw
@@ -105,20 +105,28 @@ def test_slots_that_are_taken_take_no_part() -> None:
     assert played(episode, [replace(face, slots=1)]).served == 1
 
 
-def test_a_memory_learns_success_and_speed() -> None:
-    """A node that promised twice its speed is known for it after some jobs, and is no newcomer."""
-    machine = draw(ALONE, 1).machines[0]
-    boast = replace(truthful(machine, 10), tps_milli=2 * machine.tps_milli, ttft_ms=1)
-    memory, node = Learning(PARAMETERS), wallet("boast")
-    before = memory.standing(node, boast)
-    for _ in range(100):
-        memory.learn(node, boast, completed=True)
-    after = memory.standing(node, boast)
-    assert (before.cal_s, before.newcomer) == (1000, True)
-    assert after.cal_s == pytest.approx(2000, rel=0.02)
-    assert after.cal_t == pytest.approx(1000 * machine.ttft_ms, rel=0.02)
-    assert after.success_ppm > before.success_ppm
+def test_a_boast_is_found_out_over_an_episode() -> None:
+    """Unknown and promising twice one's speed: believed at first, calibrated later."""
+    episode = certain(replace(ALONE, jobs=100), 1)
+    (face,) = faces_of(episode)
+    boast = replace(face, tps_milli=2 * face.tps_milli, ttft_ms=face.ttft_ms // 2)
+    memory, offer = Learning(PARAMETERS), offer_of(boast, wallet(boast.name))
+    before = memory.standing(offer, boast)
+    Play(episode, [boast], memory, PARAMETERS).run()
+    after = memory.standing(offer, boast)
+    assert (before.cal_t, before.cal_s, before.newcomer) == (1000, 1000, True)
+    assert after.cal_t == pytest.approx(2000, rel=0.05)
+    assert after.cal_s == pytest.approx(2000, rel=0.05)
     assert not after.newcomer
+    assert after.success_ppm > before.success_ppm
+
+
+def test_veterans_begin_known_and_others_do_not() -> None:
+    """The strategist arrives in a market whose other nodes have a past."""
+    faces = faces_of(certain(CROWD, 1))
+    memory = Learning(PARAMETERS, faces[1:])
+    new = [memory.standing(offer_of(f, wallet(f.name)), f).newcomer for f in faces]
+    assert new == [True, False, False, False]
 
 
 @pytest.mark.parametrize(
