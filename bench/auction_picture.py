@@ -43,11 +43,11 @@ def _axis(height: int) -> Iterator[str]:
         x += 110
     for percent in range(int(_LOW), int(_HIGH) + 1, 10):
         at = _x(percent)
-        colour = "#555" if percent == 0 else "#ddd"
+        colour, label = ("#ddd", f"{percent:+d}") if percent else ("#555", "0")
         yield (
             f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{height - 12}" stroke="{colour}"/>'
         )
-        yield f'<text x="{at:.1f}" y="{_TOP - 6}" text-anchor="middle">{percent:+d}</text>'
+        yield f'<text x="{at:.1f}" y="{_TOP - 6}" text-anchor="middle">{label}</text>'
 
 
 def _groups(tallies: Mapping[str, Mapping[str, Tally]]) -> Iterator[str]:
