@@ -3,10 +3,11 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help deploy setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
-        clean-demo lock format fuzz coverage slither prove bench-gas bench-auction bench-reputation
+        clean-demo lock format fuzz coverage slither prove bench-gas bench-auction bench-reputation \
+        bench-auction-economics
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## install what is missing, in this folder (.venv, node_modules)
 	@tools/setup.sh
@@ -48,6 +49,9 @@ bench-auction: setup  ## live and standing auctions, and the book at 10,000; DEE
 
 bench-reputation: setup  ## over-promisers, newcomers and liars in simulated markets
 	$(PY) -m bench.reputation
+
+bench-auction-economics: setup  ## gain of each strategy over truth; DEEP=1 for ten times as many auctions
+	$(PY) -m bench.auction_economics $(if $(DEEP),--deep) $(if $(UPLIFT),--uplift-ppm $(UPLIFT))
 
 clean-demo:  ## forget the demo's chain, keys, databases and logs
 	rm -rf .demo

@@ -13,7 +13,7 @@ from pinaivu.auction.rule import Entrant, Market
 from pinaivu.auction.transcript import book_root
 from pinaivu.merkle.hashing import root_of
 from pinaivu.merkle.padded import PaddedTree
-from tests.property.auction_markets import CLOSE_MS, Draw, field_of, node, shelf_of, slot_of
+from tests.property.book_markets import CLOSE_MS, Draw, field_of, node, shelf_of, slot_of
 
 seeds = st.integers(0, 2**64 - 1)
 sizes = st.integers(0, 120)

@@ -11,7 +11,7 @@ from pinaivu.auction.placing import placings, price_to_lead, unmet
 from pinaivu.auction.replay import Replay
 from pinaivu.auction.rule import Entrant, Market
 from pinaivu.codes import Feature
-from tests.property.test_auction_rule import rounds
+from tests.property.auction_markets import rounds
 
 FLAWS: dict[str, Any] = {
     "other_log": {"log_id": b"X" * 32},
