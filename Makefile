@@ -31,12 +31,12 @@ test-contracts: setup  ## Solidity tests, lint, third-party vectors, committed A
 	tools/npm run -s vectors
 	tools/npm run -s test
 
-# What computes runs on every core; what starts processes and waits for them, one test after the other.
-COMPUTING = tests/unit tests/property tests/faults
+# Whole networks of processes run one after the other, everything else on every core.
+NETWORKS = tests/e2e tests/docs
 
 test: lint types test-contracts  ## every test and check
-	$(PY) -m pytest -n auto --maxprocesses=8 $(COMPUTING)
-	$(PY) -m pytest $(COMPUTING:%=--ignore=%)
+	$(PY) -m pytest -n auto --maxprocesses=8 --dist=loadfile $(NETWORKS:%=--ignore=%)
+	$(PY) -m pytest $(NETWORKS)
 
 demo: setup  ## the whole network, and a first request; ONCE=1 ends after it
 	@.venv/bin/pinaivu up --network .demo $(if $(ONCE),--once)
