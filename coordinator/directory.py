@@ -1,15 +1,16 @@
 """Chain records as the coordinator uses them: read in worker threads, kept while they are in use.
 
-A record is taken as it is for 3 s. Up to 10 s it still is, and is read anew meanwhile: who uses it
-every few seconds never waits for the chain. Older than that it is waited for. While the chain can't
-be read, what was read within the last hour serves: a chain that is down delays settlement and
-nothing else. What was never read can't be answered.
+A record is taken as it is for 3 s. One that is in use, every 3 s at least, is read anew meanwhile
+and still taken up to 10 s, so that its users never wait for the chain. Any other is waited for.
+While the chain can't be read, what was read within the last hour serves: a chain that is down
+delays settlement and nothing else. What was never read can't be answered.
 
 Nothing is read ahead unless `run` is running; without it, what is older than 3 s is waited for.
 """
 
 import logging
 from collections.abc import Callable
+from math import inf
 from threading import Lock
 from typing import Any, Final, Generic, TypeVar
 
@@ -45,6 +46,7 @@ class Directory:
     def __init__(self, view: ChainView) -> None:
         self._view = view
         self._kept: dict[_Key, Seen[Any]] = {}
+        self._used: dict[_Key, float] = {}  # when last, by trio's clock
         self._ahead: set[_Key] = set()
         self._nursery: trio.Nursery | None = None
         self._expiries = 0
@@ -126,13 +128,14 @@ class Directory:
         noting: Callable[[], int] = int,
         fresh: bool = False,  # noqa: FBT001, FBT002 - passed on
     ) -> Seen[T]:
-        key = (kind, about)
-        kept = self._kept.get(key)
+        key, now = (kind, about), trio.current_time()
+        kept, in_use = self._kept.get(key), now - self._used.get(key, -inf) <= FRESH_S
+        self._used[key] = now
         if kept is not None and kept.expiry == self._expiries:
-            age = trio.current_time() - kept.asked_at
+            age = now - kept.asked_at
             if age < FRESH_S and kept.call == self._calls:
                 return kept
-            if self._nursery and age < BOUND_S and not fresh:
+            if self._nursery and in_use and age < BOUND_S and not fresh:
                 if key not in self._ahead:
                     self._ahead.add(key)
                     self._nursery.start_soon(self._read_ahead, key, read, noting)

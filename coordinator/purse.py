@@ -1,7 +1,8 @@
 """A payer's money as admission sees it, without waiting for the chain where it is in use.
 
-Balance and limit may be up to 10 s old (`directory.BOUND_S`; an hour while the chain can't be
-read). Why that is safe, by what may have changed on chain since they were asked for:
+Balance and limit are up to 3 s old, or 10 s where the payer's jobs come every 3 s at least
+(`coordinator.directory`; an hour while the chain can't be read). Why that is safe, by what may have
+changed on chain since they were asked for:
 
 - A batch became final. Each number is used with the debits that were known to be final right before
   it was asked for: a receipt is counted in the balance or beside it, never in neither. While the

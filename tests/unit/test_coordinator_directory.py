@@ -113,8 +113,8 @@ async def test_a_record_in_use_is_not_waited_for(mock_clock: MockClock) -> None:
     async with reading_ahead(chain) as directory:
         assert await balance(directory) == 5
         chain.answering.clear()
-        for step in (FRESH_S, BOUND_S - FRESH_S - 0.001):
-            mock_clock.jump(step)
+        for _ in range(int(BOUND_S / FRESH_S)):
+            mock_clock.jump(FRESH_S)
             chain.balance = 7
             began = trio.current_time()
             with trio.fail_after(0):  # not even a moment
@@ -122,6 +122,16 @@ async def test_a_record_in_use_is_not_waited_for(mock_clock: MockClock) -> None:
             assert trio.current_time() == began
             await trio.testing.wait_all_tasks_blocked(0.01)
         assert chain.reads == 2  # the one that is under way is enough
+
+
+async def test_a_record_that_was_not_in_use_is_read_anew(mock_clock: MockClock) -> None:
+    """Who comes back, say after revoking a grant, finds the chain as it is."""
+    chain = ChainDouble(balance=5)
+    async with reading_ahead(chain) as directory:
+        await balance(directory)
+        mock_clock.jump(FRESH_S + 0.001)
+        chain.balance = 7
+        assert await balance(directory) == 7
 
 
 async def test_what_was_read_ahead_serves_next(mock_clock: MockClock) -> None:
@@ -143,9 +153,11 @@ async def test_nothing_older_than_the_bound_is_used(mock_clock: MockClock) -> No
     async with reading_ahead(chain) as directory, trio.open_nursery() as nursery:
         await balance(directory)
         chain.answering.clear()
-        mock_clock.jump(FRESH_S)
-        await balance(directory)  # sets off a read ahead, of 5 still
-        mock_clock.jump(BOUND_S - FRESH_S)
+        turns = int(BOUND_S / FRESH_S)
+        for _ in range(turns):
+            mock_clock.jump(FRESH_S)
+            await balance(directory)  # the first one sets off a read ahead, of 5 still
+        mock_clock.jump(BOUND_S - turns * FRESH_S)
 
         async def wait() -> None:
             got.append(await balance(directory))
