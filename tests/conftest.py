@@ -2,6 +2,7 @@
 
 With `PINAIVU_REQUIRE_ALL=1` a test that needs a chain, an engine, a database server, a browser or
 network namespaces fails where it would be skipped, and so does a module that skips itself.
+`PINAIVU_WITHOUT` names markers whose programs a machine can't have, space-separated.
 """
 
 import os
@@ -12,6 +13,7 @@ import hypothesis
 import pytest
 
 REQUIRE_ALL: Final = "PINAIVU_REQUIRE_ALL"
+WITHOUT: Final = "PINAIVU_WITHOUT"
 hypothesis.settings.register_profile("default", deadline=None)  # no test is about time
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile("default")
@@ -24,7 +26,9 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn the skip of a test that has to run into a failure with the skip's reason."""
     report = yield
-    marked = any(item.get_closest_marker(name) for name in _NEEDED)
+    without = os.environ.get(WITHOUT, "").split()
+    needed = {name for name in _NEEDED if item.get_closest_marker(name)}
+    marked = needed and needed.isdisjoint(without)
     if marked and report.skipped and not hasattr(report, "wasxfail") and _all_required():
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} may not be skipped ({REQUIRE_ALL}=1): {report.longrepr}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tests.conftest
-from tests.conftest import REQUIRE_ALL
+from tests.conftest import REQUIRE_ALL, WITHOUT
 
 NEEDED = """
 import pytest
@@ -37,7 +37,7 @@ MODULE = 'import pytest\npytest.skip("not here", allow_module_level=True)\n'
 SETTINGS = "[pytest]\nmarkers =\n    chain: x\n    database: x\n    slow: x\n"
 
 
-def _run(folder: Path, required: str | None) -> str:
+def _run(folder: Path, required: str | None, without: str = "") -> str:
     shutil.copy(str(tests.conftest.__file__), folder / "conftest.py")
     (folder / "pytest.ini").write_text(SETTINGS)
     (folder / "test_needed.py").write_text(NEEDED)
@@ -48,7 +48,7 @@ def _run(folder: Path, required: str | None) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(folder)],
         cwd=folder,
-        env=known | ({REQUIRE_ALL: required} if required else {}),
+        env=known | ({REQUIRE_ALL: required} if required else {}) | {WITHOUT: without},
         capture_output=True,
         text=True,
         check=False,
@@ -63,6 +63,11 @@ def test_what_is_needed_fails_and_says_why(tmp_path: Path) -> None:
     assert "1 failed, 1 skipped, 1 xfailed, 2 errors" in said
     assert said.count("may not be skipped (PINAIVU_REQUIRE_ALL=1)") >= 3
     assert "no server here" in said
+
+
+def test_what_a_machine_cannot_have_is_skipped(tmp_path: Path) -> None:
+    said = _run(tmp_path, "1", without="netns database")
+    assert "2 skipped, 1 xfailed, 2 errors" in said
 
 
 @pytest.mark.parametrize("required", [None, "0"])
