@@ -36,8 +36,7 @@ class Seen(Struct, Generic[T], frozen=True, kw_only=True):
     value: T
     noted: int
     asked_at: float  # trio's clock
-    expiry: int  # how often all was expired, and called for, before that
-    call: int
+    call: int  # how often all was called for anew before that
 
 
 class Directory:
@@ -49,7 +48,6 @@ class Directory:
         self._used: dict[_Key, float] = {}  # when last, by trio's clock
         self._ahead: set[_Key] = set()
         self._nursery: trio.Nursery | None = None
-        self._expiries = 0
         self._calls = 0
         self._block = 0
         self._block_lock = Lock()  # threads that read registrations raise it
@@ -106,10 +104,6 @@ class Directory:
         found = await self._seen("block", None, self._view.block_number)
         return self._not_before(found.value)
 
-    def expire(self) -> None:
-        """Use nothing that was read, or asked for, before now, while the chain can be read."""
-        self._expiries += 1
-
     def renew(self) -> None:
         """The chain has moved: read everything anew at its next use, without waiting for it."""
         self._calls += 1
@@ -131,7 +125,7 @@ class Directory:
         key, now = (kind, about), trio.current_time()
         kept, in_use = self._kept.get(key), now - self._used.get(key, -inf) <= FRESH_S
         self._used[key] = now
-        if kept is not None and kept.expiry == self._expiries:
+        if kept is not None:
             age = now - kept.asked_at
             if age < FRESH_S and kept.call == self._calls:
                 return kept
@@ -168,9 +162,9 @@ class Directory:
     ) -> Seen[T]:
         """Ask the chain; what was asked for later is kept, whichever comes first."""
         noted, asked_at = noting(), trio.current_time()
-        expiry, call = self._expiries, self._calls
+        call = self._calls
         value = await trio.to_thread.run_sync(read, limiter=limiter)
-        seen = Seen(value=value, noted=noted, asked_at=asked_at, expiry=expiry, call=call)
+        seen = Seen(value=value, noted=noted, asked_at=asked_at, call=call)
         before = self._kept.get(key)
         if value is not None and (before is None or before.asked_at <= asked_at):
             self._kept[key] = seen

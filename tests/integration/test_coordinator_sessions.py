@@ -231,7 +231,7 @@ async def test_an_offer_brings_what_the_chain_says_by_now(place: Place) -> None:
     async with peer(place, NODES[0], wire.NODE_PROTOCOL) as node:
         await node.hello()
         place.world.chain.funders[NODES[0].address] = b"\xf0" * 20
-        place.world.directory.expire()
+        place.world.directory.renew()
         assert await node.call(_offer(place, NODES[0])) == wire.Done()
     held = place.world.book.held(MODEL, NODES[0].address)
     assert held is not None

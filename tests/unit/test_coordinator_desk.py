@@ -280,7 +280,7 @@ async def test_a_chain_that_is_down_is_not_noticed(world: World) -> None:
     """What was read within the hour serves; a payer never seen can't be judged."""
     await world.awarded(1)
     world.chain.down = True
-    world.directory.expire()
+    world.directory.renew()
     assert isinstance(await world.submit(2), wire.Awarded)
 
 
@@ -296,7 +296,7 @@ async def test_money_of_final_batches_is_counted_once(world: World) -> None:
     await job.receipted.wait()
     (total,) = [leaf.receipt.total for leaf in world.log.pending() if leaf.receipt]
     world.chain.balance = total + RESERVE
-    world.directory.expire()
+    world.directory.renew()
     assert isinstance(await world.submit(2), wire.Awarded)
     assert await _code(world.submit(3)) == "insufficient_balance"
 
@@ -392,7 +392,7 @@ async def test_the_logs_limit_counts_what_waits_for_its_batches(world: World) ->
     total = world.log.all_unsettled()
     assert 0 < total < RESERVE
     world.chain.limit = total + RESERVE - 1
-    world.directory.expire()
+    world.directory.renew()
     assert await _code(world.submit(2)) == "debit_limit"
 
     world.now += world.rules.batch_age_ms

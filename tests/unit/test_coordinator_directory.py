@@ -39,25 +39,25 @@ async def test_what_is_not_there_is_looked_for_again() -> None:
     assert chain.reads == 2
 
 
-async def test_expired_records_are_read_anew() -> None:
+async def test_renewed_records_are_read_anew() -> None:
     chain = ChainDouble(balance=5)
     directory = Directory(chain)
     await directory.payer(PAYER.address)
     chain.balance = 7
     assert (await directory.payer(PAYER.address)).value.balance == 5
-    directory.expire()
+    directory.renew()
     assert (await directory.payer(PAYER.address)).value.balance == 7
 
 
-async def test_a_read_under_way_is_not_kept_after_expiry() -> None:
-    """It may have seen the chain before whatever made the records expire."""
+async def test_a_read_under_way_is_not_kept_after_a_renewal() -> None:
+    """It may have seen the chain before whatever called for new ones."""
     chain = ChainDouble(balance=5)
     directory = Directory(chain)
     chain.answering.clear()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(directory.payer, PAYER.address)
         await trio.testing.wait_all_tasks_blocked()
-        directory.expire()
+        directory.renew()
         chain.answering.set()
     chain.balance = 7
     assert (await directory.payer(PAYER.address)).value.balance == 7
