@@ -11,8 +11,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import trio
 from msgspec.structs import replace
 from sqlmodel import col, select
@@ -24,6 +26,7 @@ from coordinator.courier import Party
 from coordinator.desk import AuctionDesk, Clock
 from coordinator.directory import Directory
 from coordinator.docket import Docket, OpenJob
+from coordinator.errors import JobRefused
 from coordinator.evidence import Evidence
 from coordinator.log import Log
 from coordinator.ports import (
@@ -47,7 +50,7 @@ from pinaivu.p2p import wire
 from pinaivu.p2p.errors import NotConnected
 from pinaivu.receipts import Origin
 from pinaivu.store.coordinator import LeafRow
-from pinaivu.store.database import Database
+from pinaivu.store.database import Database, open_database
 from pinaivu.store.writer import Writer, open_writer
 from pinaivu.typed_data import Domain, Signed, digest, signed_from_bytes
 from tests.unit.ledger_support import (
@@ -391,3 +394,20 @@ async def _load(world: World) -> None:
     learn_again(world.reputation, world.log.leaves(0, world.log.size))
     await world.settler.resume()
     await world.resumed()
+
+
+async def refusal_of(call: Awaitable[object]) -> str:
+    """The code with which a call is refused."""
+    with pytest.raises(JobRefused) as caught:
+        await call
+    return caught.value.code
+
+
+@asynccontextmanager
+async def three_offers(folder: Path) -> AsyncGenerator[World, None]:
+    """A world over a database of its own, with three nodes on offer."""
+    database = open_database(f"sqlite:///{folder}/c.db", "coordinator")
+    async with open_world(database) as made:
+        made.put_offers(1_000_000, 1_100_000, 1_200_000)
+        yield made
+    database.close()

@@ -17,7 +17,14 @@ from pinaivu.messages import Award
 from pinaivu.p2p import wire
 from pinaivu.store.database import open_database
 from pinaivu.typed_data import Signed, signed_from_bytes
-from tests.unit.coordinator_world import World, open_world, signed_grant, signed_job
+from tests.unit.coordinator_world import (
+    World,
+    open_world,
+    refusal_of,
+    signed_grant,
+    signed_job,
+    three_offers,
+)
 from tests.unit.ledger_support import DOMAIN, GATEWAY, NODES, RESERVE, delivery, failure, part
 
 MILLION = 10**6
@@ -26,11 +33,8 @@ TOKENS = 100  # a job's maximum
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncGenerator[World, None]:
-    database = open_database(f"sqlite:///{tmp_path}/c.db", "coordinator")
-    async with open_world(database) as made:
-        made.put_offers(1_000_000, 1_100_000, 1_200_000)
+    async with three_offers(tmp_path) as made:
         yield made
-    database.close()
 
 
 def _standing(world: World, award: Signed[Award]) -> tuple[OpenJob, Awarded]:
@@ -50,16 +54,10 @@ async def _next(world: World, award: Signed[Award], **more: Any) -> Signed[Award
     return signed_from_bytes(Award, answer.award)
 
 
-async def _refused(call: Any) -> str:
-    with pytest.raises(JobRefused) as caught:
-        await call
-    return caught.value.code
-
-
 async def test_no_next_rank_while_an_award_stands(world: World) -> None:
     """A second node is never awarded beside one of which no failure was reported."""
     job, standing = _standing(world, await world.awarded())
-    assert await _refused(world.desk.award_next(job, standing)) == "award_stands"
+    assert await refusal_of(world.desk.award_next(job, standing)) == "award_stands"
     assert len(job.awards) == 1
 
 
@@ -67,9 +65,9 @@ async def test_another_gateway_gets_no_award_for_a_job(world: World) -> None:
     """It has seen the signed job and grant and submits them on its own stream, before or after."""
     stranger = NODES[3].address
     replayed = signed_job(1), signed_grant()
-    assert await _refused(world.desk.submit(stranger, *replayed)) == "bad_signature"
+    assert await refusal_of(world.desk.submit(stranger, *replayed)) == "bad_signature"
     await world.awarded(1)
-    assert await _refused(world.desk.submit(stranger, *replayed)) == "bad_signature"
+    assert await refusal_of(world.desk.submit(stranger, *replayed)) == "bad_signature"
     assert len(world.docket.jobs) == 1
 
 
@@ -77,7 +75,7 @@ async def test_a_failure_that_another_signed_makes_no_award(world: World) -> Non
     """On the gateway's own stream, in its name: only its key asks for the next rank."""
     award = await world.awarded()
     said = Signed.by(NODES[3], DOMAIN, failure(award.message))
-    assert await _refused(world.evidence.failure(GATEWAY.address, said)) == "bad_signature"
+    assert await refusal_of(world.evidence.failure(GATEWAY.address, said)) == "bad_signature"
     job, standing = _standing(world, award)
     assert standing.failure is None
     assert len(job.awards) == 1
@@ -107,7 +105,7 @@ async def test_no_next_rank_after_the_deadline(world: World) -> None:
     award = await world.awarded()
     world.now = _standing(world, award)[0].job.message.deadline_ms
     job, failed = await _fail(world, award)
-    assert await _refused(world.desk.award_next(job, failed)) == "no_node_left"
+    assert await refusal_of(world.desk.award_next(job, failed)) == "no_node_left"
 
 
 async def test_a_node_that_filled_up_since_the_auction_is_passed_over(world: World) -> None:
@@ -125,7 +123,7 @@ async def test_no_next_rank_of_an_ended_epoch(world: World) -> None:
     await world.writer.settled()
     job, failed = await _fail(world, award)
     job.ranking = None
-    assert await _refused(world.desk.award_next(job, failed)) == "epoch_ended"
+    assert await refusal_of(world.desk.award_next(job, failed)) == "epoch_ended"
 
 
 async def test_a_voided_award_earns_what_was_acknowledged_and_no_more(world: World) -> None:

@@ -13,15 +13,19 @@ from trio.testing import MockClock
 from coordinator.admission import Money
 from coordinator.batches import standing
 from coordinator.directory import BOUND_S, FRESH_S
-from coordinator.errors import JobRefused
 from pinaivu.codes import Clearing, Reason
 from pinaivu.messages import Award, Receipt
 from pinaivu.p2p import wire
 from pinaivu.receipts import PassedOver
 from pinaivu.store.coordinator import AwardRow, TranscriptRow
-from pinaivu.store.database import open_database
 from pinaivu.typed_data import Signed, signed_from_bytes
-from tests.unit.coordinator_world import World, open_world, signed_grant, signed_job
+from tests.unit.coordinator_world import (
+    World,
+    refusal_of,
+    signed_grant,
+    signed_job,
+    three_offers,
+)
 from tests.unit.ledger_support import (
     DOMAIN,
     EPOCH,
@@ -40,17 +44,8 @@ from tests.unit.ledger_support import (
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncGenerator[World, None]:
-    database = open_database(f"sqlite:///{tmp_path}/c.db", "coordinator")
-    async with open_world(database) as made:
-        made.put_offers(1_000_000, 1_100_000, 1_200_000)
+    async with three_offers(tmp_path) as made:
         yield made
-    database.close()
-
-
-async def _code(call: Any) -> str:
-    with pytest.raises(JobRefused) as caught:
-        await call
-    return caught.value.code
 
 
 async def _next(world: World, award: Signed[Award], **more: Any) -> Signed[Award]:
@@ -96,7 +91,7 @@ async def test_the_same_bytes_get_the_same_answer(world: World) -> None:
 
 async def test_other_bytes_under_an_id_are_refused(world: World) -> None:
     await world.submit()
-    assert await _code(world.submit(max_cost=RESERVE - 1)) == "job_id_used"
+    assert await refusal_of(world.submit(max_cost=RESERVE - 1)) == "job_id_used"
 
 
 async def test_a_repeat_during_the_auction_is_told_to_wait(world: World) -> None:
@@ -111,7 +106,7 @@ async def test_a_repeat_during_the_auction_is_told_to_wait(world: World) -> None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.submit)
         await trio.testing.wait_all_tasks_blocked()
-        assert await _code(world.submit()) == "in_progress"
+        assert await refusal_of(world.submit()) == "in_progress"
         waiting.set()
     assert isinstance(await world.submit(), wire.Awarded)
 
@@ -122,7 +117,7 @@ async def test_a_receipted_job_is_answered_by_its_receipt(world: World) -> None:
     answer = await world.submit()
     assert isinstance(answer, wire.Receipted)
     assert signed_from_bytes(Receipt, answer.receipt).message.job_id == job.key[1]
-    assert await _code(world.submit(max_cost=RESERVE - 1)) == "job_id_used"
+    assert await refusal_of(world.submit(max_cost=RESERVE - 1)) == "job_id_used"
 
 
 async def test_a_caller_that_goes_away_during_the_auction_leaves_nothing(world: World) -> None:
@@ -234,7 +229,7 @@ async def test_no_further_node(world: World) -> None:
     award = await world.awarded()
     for _ in range(2):
         award = await _next(world, award)
-    assert await _code(_next(world, award)) == "no_node_left"
+    assert await refusal_of(_next(world, award)) == "no_node_left"
 
 
 async def test_no_further_anchor(world: World) -> None:
@@ -242,7 +237,7 @@ async def test_no_further_anchor(world: World) -> None:
     answer = await world.desk.submit(GATEWAY.address, made, signed_grant())
     assert isinstance(answer, wire.Awarded)
     first = signed_from_bytes(Award, answer.award)
-    assert await _code(_next(world, first)) == "no_node_left"
+    assert await refusal_of(_next(world, first)) == "no_node_left"
 
 
 async def test_a_full_node_is_not_awarded_twice(world: World) -> None:
@@ -273,7 +268,7 @@ async def test_receipts_that_wait_too_long_for_the_chain_stop_awards(world: Worl
     await job.receipted.wait()
     world.now += world.rules.unsettled_max_ms + 1
     world.put_offers(1_000_000, 1_100_000)
-    assert await _code(world.submit(2)) == "settlement_behind"
+    assert await refusal_of(world.submit(2)) == "settlement_behind"
 
 
 async def test_a_chain_that_is_down_is_not_noticed(world: World) -> None:
@@ -287,7 +282,7 @@ async def test_a_chain_that_is_down_is_not_noticed(world: World) -> None:
 async def test_a_jobs_own_weights(world: World) -> None:
     """A demanded fingerprint is the registered one, or the job is refused."""
     assert isinstance(await world.submit(1, fingerprint=FINGERPRINT), wire.Awarded)
-    assert await _code(world.submit(2, fingerprint=b"\x01" * 32)) == "other_fingerprint"
+    assert await refusal_of(world.submit(2, fingerprint=b"\x01" * 32)) == "other_fingerprint"
 
 
 async def test_money_of_final_batches_is_counted_once(world: World) -> None:
@@ -298,7 +293,7 @@ async def test_money_of_final_batches_is_counted_once(world: World) -> None:
     world.chain.balance = total + RESERVE
     world.directory.renew()
     assert isinstance(await world.submit(2), wire.Awarded)
-    assert await _code(world.submit(3)) == "insufficient_balance"
+    assert await refusal_of(world.submit(3)) == "insufficient_balance"
 
 
 async def test_a_slow_chain_does_not_slow_a_payer_in_use(
@@ -327,7 +322,7 @@ async def test_a_payer_beyond_the_bound_is_looked_up_first(
         await world.awarded(1)
         mock_clock.jump(BOUND_S)
         world.chain.leaving = world.chain.balance
-        assert await _code(world.submit(2)) == "insufficient_balance"
+        assert await refusal_of(world.submit(2)) == "insufficient_balance"
         nursery.cancel_scope.cancel()
 
 
@@ -337,7 +332,7 @@ async def test_no_job_is_refused_on_an_old_balance(world: World, mock_clock: Moc
         nursery.start_soon(world.directory.run)
         world.chain.balance = RESERVE
         await world.awarded(1)
-        assert await _code(world.submit(2)) == "insufficient_balance"
+        assert await refusal_of(world.submit(2)) == "insufficient_balance"
         mock_clock.jump(FRESH_S)
         world.chain.balance = 2 * RESERVE
         assert isinstance(await world.submit(2), wire.Awarded)
@@ -387,13 +382,13 @@ async def test_the_logs_limit_counts_what_waits_for_its_batches(world: World) ->
     """Open jobs, then their receipts, until a batch over them is final."""
     world.chain.limit = 2 * RESERVE - 1
     job = await world.served()
-    assert await _code(world.submit(2)) == "debit_limit"
+    assert await refusal_of(world.submit(2)) == "debit_limit"
     await job.receipted.wait()
     total = world.log.all_unsettled()
     assert 0 < total < RESERVE
     world.chain.limit = total + RESERVE - 1
     world.directory.renew()
-    assert await _code(world.submit(2)) == "debit_limit"
+    assert await refusal_of(world.submit(2)) == "debit_limit"
 
     world.now += world.rules.batch_age_ms
     await world.settler._look()
@@ -409,14 +404,14 @@ async def test_the_logs_limit_counts_what_waits_for_its_batches(world: World) ->
 async def test_money_that_leaves_is_not_lent(world: World) -> None:
     """A payer on its way to another log has nothing to spend here."""
     world.chain.leaving = world.chain.balance
-    assert await _code(world.submit()) == "insufficient_balance"
+    assert await refusal_of(world.submit()) == "insufficient_balance"
 
 
 async def test_unassigned_payer(world: World) -> None:
     world.chain.assigned = bytes(32)
-    assert await _code(world.submit()) == "not_assigned"
+    assert await refusal_of(world.submit()) == "not_assigned"
 
 
 async def test_a_grant_with_other_terms_is_another_grant(world: World) -> None:
     other = replace(grant(), max_total=5)
-    assert await _code(world.submit(terms=other)) == "wrong_grant"
+    assert await refusal_of(world.submit(terms=other)) == "wrong_grant"

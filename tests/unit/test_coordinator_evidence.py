@@ -11,13 +11,11 @@ import trio.testing
 from msgspec.structs import replace
 
 from coordinator.docket import OpenJob
-from coordinator.errors import JobRefused
 from pinaivu.codes import Outcome, Reason, Status
 from pinaivu.messages import Award, Completion, Delivery, Failure
 from pinaivu.store.coordinator import EvidenceRow
-from pinaivu.store.database import open_database
 from pinaivu.typed_data import Signed
-from tests.unit.coordinator_world import World, open_world
+from tests.unit.coordinator_world import World, refusal_of, three_offers
 from tests.unit.ledger_support import (
     DOMAIN,
     GATEWAY,
@@ -32,11 +30,8 @@ from tests.unit.ledger_support import (
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncGenerator[World, None]:
-    database = open_database(f"sqlite:///{tmp_path}/c.db", "coordinator")
-    async with open_world(database) as made:
-        made.put_offers(1_000_000, 1_100_000, 1_200_000)
+    async with three_offers(tmp_path) as made:
         yield made
-    database.close()
 
 
 def _job(world: World) -> OpenJob:
@@ -50,12 +45,6 @@ async def _deliver(world: World, said: Delivery, by: Any = GATEWAY) -> OpenJob:
 
 async def _fail(world: World, said: Failure, gateway: bytes = GATEWAY.address) -> None:
     await world.evidence.failure(gateway, Signed.by(GATEWAY, DOMAIN, said))
-
-
-async def _code(call: Any) -> str:
-    with pytest.raises(JobRefused) as caught:
-        await call
-    return caught.value.code
 
 
 def _delivered(world: World, award: Award, done: Completion | None = None, **more: Any) -> Delivery:
@@ -99,20 +88,20 @@ async def test_a_false_completion(world: World, change: dict[str, Any], code: st
     award = (await world.awarded()).message
     good = world.completion_of(award)
     wrong = Signed.by(NODES[0], DOMAIN, replace(good.message, **change))
-    assert await _code(world.evidence.completion(wrong)) == code
+    assert await refusal_of(world.evidence.completion(wrong)) == code
     await world.evidence.completion(good)
 
 
 async def test_anothers_completion(world: World) -> None:
     award = (await world.awarded()).message
     forged = Signed.by(NODES[1], DOMAIN, world.completion_of(award).message)
-    assert await _code(world.evidence.completion(forged)) == "bad_signature"
+    assert await refusal_of(world.evidence.completion(forged)) == "bad_signature"
 
 
 async def test_a_completion_of_an_unknown_award(world: World) -> None:
     award = (await world.awarded()).message
     stray = Signed.by(NODES[0], DOMAIN, completion(replace(award, rank=2)))
-    assert await _code(world.evidence.completion(stray)) == "unknown_award"
+    assert await refusal_of(world.evidence.completion(stray)) == "unknown_award"
 
 
 async def test_the_first_completion_stands(world: World) -> None:
@@ -122,7 +111,7 @@ async def test_the_first_completion_stands(world: World) -> None:
     await world.evidence.completion(first)
     await world.evidence.completion(first)
     other = world.completion_of(award, output_tokens=79)
-    assert await _code(world.evidence.completion(other)) == "evidence_stands"
+    assert await refusal_of(world.evidence.completion(other)) == "evidence_stands"
     rows = await world.writer.read(
         lambda s: s.get(EvidenceRow, ("Completion", first.message.award_digest))
     )
@@ -143,13 +132,13 @@ async def test_the_first_completion_stands(world: World) -> None:
 )
 async def test_a_false_failure(world: World, change: dict[str, Any], code: str) -> None:
     award = (await world.awarded()).message
-    assert await _code(_fail(world, replace(failure(award), **change))) == code
+    assert await refusal_of(_fail(world, replace(failure(award), **change))) == code
     assert _job(world).awards[0].failure is None
 
 
 async def test_another_gateways_failure(world: World) -> None:
     award = (await world.awarded()).message
-    assert await _code(_fail(world, failure(award), NODES[3].address)) == "foreign_gateway"
+    assert await refusal_of(_fail(world, failure(award), NODES[3].address)) == "foreign_gateway"
 
 
 async def test_the_first_failure_stands(world: World) -> None:
@@ -157,7 +146,7 @@ async def test_the_first_failure_stands(world: World) -> None:
     award = (await world.awarded()).message
     await _fail(world, failure(award))
     await _fail(world, failure(award))
-    assert await _code(_fail(world, failure(award, acks=1))) == "evidence_stands"
+    assert await refusal_of(_fail(world, failure(award, acks=1))) == "evidence_stands"
 
 
 async def test_a_failure_of_an_overtaken_award(world: World) -> None:
@@ -169,14 +158,14 @@ async def test_a_failure_of_an_overtaken_award(world: World) -> None:
     assert entry
     await world.desk.award_next(job, entry)
     entry.failure = None
-    assert await _code(_fail(world, failure(first))) == "stale_failure"
+    assert await refusal_of(_fail(world, failure(first))) == "stale_failure"
 
 
 async def test_no_failure_after_the_delivery(world: World) -> None:
     """It would turn what was delivered into nothing to pay for."""
     award = (await world.awarded()).message
     await _deliver(world, _delivered(world, award))
-    assert await _code(_fail(world, failure(award))) == "delivered"
+    assert await refusal_of(_fail(world, failure(award))) == "delivered"
 
 
 @pytest.mark.parametrize(
@@ -200,16 +189,16 @@ async def test_a_false_delivery(world: World, change: dict[str, Any]) -> None:
     changed = dict(change)
     if "part" in changed:
         changed["parts"] = (replace(said.parts[0], **changed.pop("part")),)
-    assert await _code(_deliver(world, replace(said, **changed))) == "bad_delivery"
+    assert await refusal_of(_deliver(world, replace(said, **changed))) == "bad_delivery"
     assert _job(world).delivery is None
 
 
 async def test_another_gateways_delivery(world: World) -> None:
     award = (await world.awarded()).message
     said = _delivered(world, award)
-    assert await _code(_deliver(world, said, NODES[0])) == "bad_signature"
+    assert await refusal_of(_deliver(world, said, NODES[0])) == "bad_signature"
     foreign = world.evidence.delivery(NODES[0].address, Signed.by(NODES[0], DOMAIN, said))
-    assert await _code(foreign) == "foreign_gateway"
+    assert await refusal_of(foreign) == "foreign_gateway"
 
 
 async def test_the_first_delivery_stands(world: World) -> None:
@@ -218,7 +207,7 @@ async def test_the_first_delivery_stands(world: World) -> None:
     await _deliver(world, first)
     await _deliver(world, first)
     later = replace(first, response_commitment=bytes(32))
-    assert await _code(_deliver(world, later)) == "evidence_stands"
+    assert await refusal_of(_deliver(world, later)) == "evidence_stands"
 
 
 async def test_a_job_that_closes_takes_no_more_evidence(world: World) -> None:
@@ -228,7 +217,7 @@ async def test_a_job_that_closes_takes_no_more_evidence(world: World) -> None:
     job = _job(world)
     world.sequencer.close(job)
     late = world.completion_of(award)
-    assert await _code(world.evidence.completion(late)) == "unknown_award"
+    assert await refusal_of(world.evidence.completion(late)) == "unknown_award"
     await job.receipted.wait()
     assert job.receipt
     assert job.receipt[0].message.segments[0].result == Reason.NO_COMPLETION
