@@ -17,10 +17,11 @@ from hypercorn.config import Config as HttpConfig
 from hypercorn.trio import serve as serve_http
 
 from gateway.access import Access
-from gateway.app import create_app
 from gateway.config import MOST_LOGS, Config, Limits, LogConfig
 from gateway.desk import Desk
 from gateway.drafts import Identity
+from gateway.http.app import create_app
+from gateway.http.surface import Gateway
 from gateway.ledger import Ledger
 from gateway.logs import Log, Logs
 from gateway.market import Address, Market
@@ -29,7 +30,6 @@ from gateway.outbox import Outbox, Pace
 from gateway.places import Places
 from gateway.ports import PublicLog, Registry, ServedModel
 from gateway.store_forms import job_of
-from gateway.surface import Gateway
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.discovery import known_logs

@@ -19,10 +19,10 @@ from openai import OpenAI
 
 from gateway.config import Limits
 from gateway.drafts import Identity
+from gateway.http.surface import Gateway
 from gateway.outbox import Pace
 from gateway.ports import Epoch, UnknownParty
 from gateway.service import LogPorts, Sources, open_gateway, run_http
-from gateway.surface import Gateway
 from pinaivu.keys import SecretKey, peer_id_of_point
 from pinaivu.messages import Grant, Receipt
 from pinaivu.p2p import PeerId

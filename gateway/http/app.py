@@ -22,9 +22,9 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.errors import ApiError, internal, storage, unreachable
 from gateway.exchange import Exchange
+from gateway.http.receipts import add_receipt_routes
+from gateway.http.surface import Gateway
 from gateway.ports import ServedModel
-from gateway.receipts import add_receipt_routes
-from gateway.surface import Gateway
 from pinaivu.encoding import to_hex
 from pinaivu.errors import TransportFailure
 from pinaivu.store.database import StorageFailed

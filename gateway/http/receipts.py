@@ -13,9 +13,9 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import ApiError
+from gateway.http.surface import Gateway
 from gateway.ledger import DAY_MS, REFUSED, Spent
 from gateway.store_forms import job_of
-from gateway.surface import Gateway
 from pinaivu import bundles
 from pinaivu.encoding import parse_json, to_hex
 from pinaivu.errors import TransportFailure

@@ -1,0 +1,1 @@
+"""The HTTP side: routes, and what they share. It judges requests and shows results."""
