@@ -5,6 +5,7 @@ patches do, and why they are right.
 
     pins     what a patch is, and what it refuses
     locks    locks that are free are taken without giving way
+    sockets  reading ahead from a socket
 
 Import this only where libp2p may be imported, which takes seconds.
 """
@@ -12,11 +13,11 @@ Import this only where libp2p may be imported, which takes seconds.
 from importlib.metadata import version
 from typing import Final
 
-from pinaivu.p2p.patches import locks
+from pinaivu.p2p.patches import locks, sockets
 from pinaivu.p2p.patches.pins import Patch, PatchRefused, apply
 
 WANTED: Final = "0.8.1"
-PATCHES: Final[tuple[Patch, ...]] = (*locks.PATCHES,)
+PATCHES: Final[tuple[Patch, ...]] = (*locks.PATCHES, *sockets.PATCHES)
 
 __all__ = ["PATCHES", "WANTED", "PatchRefused", "patch_libp2p"]
 
