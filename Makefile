@@ -4,7 +4,7 @@ PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help deploy setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
         clean-demo lock format fuzz coverage slither prove bench-gas bench-auction bench-reputation \
-        bench-auction-economics
+        bench-auction-economics bench-peers bench-transcripts
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ bench-gas: setup  ## gas of every operation; WRITE=1 accepts the figures as the 
 
 bench-auction: setup  ## live and standing auctions, and the book at 10,000; DEEP=1 with 200 nodes
 	$(PY) -m bench.auction $(if $(DEEP),--deep)
+
+bench-peers: setup  ## how soon a killed, frozen or cut-off peer is noticed, and back; RUNS=n
+	$(PY) -m bench.peers $(if $(RUNS),--runs $(RUNS))
+
+bench-transcripts: setup  ## what storing and serving an auction's transcript and book costs
+	$(PY) -m bench.transcripts
 
 bench-reputation: setup  ## over-promisers, newcomers and liars in simulated markets
 	$(PY) -m bench.reputation
