@@ -219,7 +219,7 @@ async def _start_model(
         record=record,
         tokenizer=files.tokenizer,
         engine=SupervisedEngine(supervisor),
-        features=spec.features & SERVED,
+        features=model.offered(spec.features & SERVED),
         context_tokens=min(spec.context_tokens, record.context_tokens),
         promise=measured.promise,
         price_out=model.price_out,
