@@ -5,11 +5,9 @@ engine's `choices` cut to the members that commitments cover (and logprobs). Wha
 is over is kept back until the node's end frame has been checked, so nothing looks whole that isn't.
 Without streaming the same events build one body.
 
-The reader may be slower than the node; what waits for it is bounded by the relay, which stops
-acknowledging while more than `MOST_WAITING` bytes do.
+The reader may be slower than the node; what waits for it is the outlet's business.
 """
 
-from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import msgspec
@@ -17,21 +15,15 @@ import trio
 
 from gateway.demands import Demand
 from gateway.errors import ApiError
+from gateway.outlet import Outlet
 from pinaivu.codes import JobKind
-from pinaivu.errors import TransportFailure
 from pinaivu.openai import Aggregator, BadResponse
 
-MOST_WAITING: Final = 1 << 20
 _DELTA: Final = frozenset(
     {"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls"}
 )
-_STALL_S: Final = 60
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class ClientStalled(TransportFailure):
-    """The client is there and takes nothing; it counts as gone."""
 
 
 class Answer:
@@ -44,10 +36,9 @@ class Answer:
         self._told_role: set[int] = set()
         self._logprobs: dict[int, dict[str, list[Any]]] = {}
         self._next: list[bytes] = []  # chunks of the frame being read
-        self._waiting = bytearray()
-        self._news = trio.Event()
-        self._drained = trio.Event()
         self._spoiled = False
+        self.outlet = Outlet()
+        """The way to a client that streams."""
         self.over = trio.Event()
         """Set when nothing more will come: the answer is whole, or `error` says why it isn't."""
         self.shown = False
@@ -78,22 +69,20 @@ class Answer:
     def flush(self) -> None:
         """Hand what `add` brought to the client, once there is any text or call."""
         if self._next and self._aggregator.size:
-            self._waiting += b"".join(self._next)
+            self._send(b"".join(self._next))
             self._next.clear()
-            self.shown = True
-            self.begun.set()
-            self._wake()
 
-    async def drained(self) -> None:
-        """Wait until the client has taken enough for more to be fetched; else `ClientStalled`."""
-        if len(self._waiting) <= MOST_WAITING:
-            return
-        with trio.move_on_after(_STALL_S):
-            while len(self._waiting) > MOST_WAITING:
-                self._drained = trio.Event()
-                await self._drained.wait()
-            return
-        raise ClientStalled(f"the client took nothing for {_STALL_S} s")
+    def begin_silent(self) -> None:
+        """Begin the stream before there is a token, so that nobody on the way takes it for dead.
+
+        From now on an error can only be the stream's last event.
+        """
+        self._send(b": waiting for the first token\n\n")
+
+    def _send(self, events: bytes) -> None:
+        self.outlet.write(events)
+        self.shown = True
+        self.begun.set()
 
     def restart(self) -> None:
         """Forget an attempt that brought no text, for another node to begin anew."""
@@ -111,7 +100,7 @@ class Answer:
             "total_tokens": self._demand.prompt_tokens + output_tokens,
         }
         if self._demand.streams:
-            self._waiting += b"".join(self._next) + self._end(usage)
+            self.outlet.write(b"".join(self._next) + self._end(usage))
         else:
             self.body = self._whole(usage)
         self._end_all()
@@ -120,7 +109,7 @@ class Answer:
         """The answer can't be had, or not to its end; `error` is the last thing the client sees."""
         self.error = error
         if self.shown:
-            self._waiting += b"data: " + _encode(error.body(self._request_id)) + b"\n\n"
+            self.outlet.write(b"data: " + _encode(error.body(self._request_id)) + b"\n\n")
         self._end_all()
 
     # What it is, for commitments
@@ -153,30 +142,10 @@ class Answer:
         """The canonical choices so far."""
         return self._aggregator.choices()
 
-    # Read by the client's side
-
-    async def parts(self) -> AsyncGenerator[bytes]:
-        """Server-sent events as they come, many at once where many wait."""
-        while True:
-            if self._waiting:
-                part = bytes(self._waiting)
-                self._waiting.clear()
-                self._drained.set()
-                yield part
-            elif self.over.is_set():
-                return
-            else:
-                self._news = trio.Event()
-                await self._news.wait()
-
     def _end_all(self) -> None:
         self.over.set()
         self.begun.set()
-        self._drained.set()
-        self._wake()
-
-    def _wake(self) -> None:
-        self._news.set()
+        self.outlet.close()
 
     def _envelope(self, kind: str) -> bytes:
         return _encode(
@@ -195,7 +164,7 @@ class Answer:
             index = choice.get("index", 0)
             delta = self._delta(index, choice.get("delta") or choice.get("message") or {})
             logprobs = choice.get("logprobs")
-            if logprobs:
+            if logprobs and not self._demand.streams:
                 self._keep_logprobs(index, logprobs)
             if delta or logprobs:
                 part = {"index": index, "delta": delta, "finish_reason": None}

@@ -10,11 +10,12 @@ from contextlib import suppress
 
 import trio
 
-from gateway.answers import Answer, ClientStalled
+from gateway.answers import Answer
 from gateway.deliveries import Leg
 from gateway.desk import Desk
 from gateway.errors import AttemptFailed
 from gateway.ledger import ACKS_AHEAD, Ledger
+from gateway.outlet import ClientStalled
 from gateway.ports import Registry, UnknownParty
 from gateway.relay import Order, Patience, Relay
 from gateway.tasks import Background

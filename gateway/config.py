@@ -57,6 +57,7 @@ class Limits(_Part):
     ready_within_s: _Seconds = 1
     patience_s: _Seconds = 15  # least time a node may be silent; more where it promised less
     after_cancel_s: _Seconds = 3
+    heartbeat_s: _Seconds = 15  # between signs of life on a stream, and before it is begun without
     content_hours: int = Field(default=24, ge=0)  # prompts and answers on disk, for bundles
 
 

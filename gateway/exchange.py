@@ -21,6 +21,7 @@ from gateway.access import Reservation
 from gateway.answers import Answer
 from gateway.attempts import Attempts, attempt_row
 from gateway.checks import Before, charges_of, discrepancies, require_award
+from gateway.counts import differences
 from gateway.deliveries import Leg, delivery_frame, evidence_of, sign_delivery
 from gateway.demands import Demand
 from gateway.desk import Desk
@@ -289,6 +290,9 @@ class Exchange:
                 },
                 response=jcs({"choices": choices}) if kept else None,
                 now_ms=now,
+                differences=differences(
+                    draft.job.message.job_id, self._legs, self._demand.prompt_tokens, now
+                ),
             )
         )
         self._log.outbox.take_up(draft.job.message.job_id)

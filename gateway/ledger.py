@@ -11,6 +11,7 @@ that did happen changes nothing. What hangs on what:
 - an outbox row stands before the client sees the end of its answer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,7 @@ from sqlmodel import Session, col, select
 from pinaivu.messages import Grant
 from pinaivu.store.gateway import (
     AttemptRow,
+    CountDifferenceRow,
     GrantRow,
     KeyRow,
     OutboxRow,
@@ -64,6 +66,7 @@ class Conclusion:
     completions: dict[bytes, bytes]
     response: bytes | None
     now_ms: int
+    differences: Sequence[CountDifferenceRow] = ()
 
 
 class Ledger:
@@ -153,6 +156,7 @@ class Ledger:
             request.units = min(end.units, _MOST_UNITS)
             request.response = end.response
             session.add(row)
+            _add_differences(session, end.differences)
             for digest, completion in end.completions.items():
                 session.get_one(AttemptRow, digest).completion = completion
 
@@ -168,11 +172,18 @@ class Ledger:
 
         await self._writer.write(write)
 
-    async def receipt(self, row: ReceiptRow, tokens: tuple[int, int], units: int) -> None:
+    async def receipt(
+        self,
+        row: ReceiptRow,
+        tokens: tuple[int, int],
+        units: int,
+        differences: Sequence[CountDifferenceRow] = (),
+    ) -> None:
         """The receipt has come: it replaces the gateway's own figures and ends the sending."""
 
         def write(session: Session) -> None:
             _add_once(session, row, row.job_id)
+            _add_differences(session, differences)
             request = session.get_one(RequestRow, row.job_id)
             request.state = RECEIPTED
             request.prompt_tokens, request.output_tokens = tokens
@@ -211,6 +222,15 @@ class Ledger:
         """A job's receipt."""
         return await self._writer.read(lambda session: session.get(ReceiptRow, job_id))
 
+    async def differences(self, job_id: bytes) -> list[CountDifferenceRow]:
+        """Where node and gateway counted a job's tokens differently, in rank order."""
+        query = (
+            select(CountDifferenceRow)
+            .where(CountDifferenceRow.job_id == job_id)
+            .order_by(col(CountDifferenceRow.rank), col(CountDifferenceRow.what))
+        )
+        return await self._writer.read(lambda session: list(session.exec(query).all()))
+
     async def forget_contents(self, before_ms: int) -> None:
         """Empty prompts and answers of requests made before `before_ms`."""
 
@@ -224,7 +244,16 @@ class Ledger:
         await self._writer.write(write)
 
 
-def _add_once(session: Session, row: RequestRow | AttemptRow | ReceiptRow, identity: bytes) -> None:
+def _add_differences(session: Session, rows: Sequence[CountDifferenceRow]) -> None:
+    for row in rows:
+        _add_once(session, row, (row.award_digest, row.what))
+
+
+def _add_once(
+    session: Session,
+    row: RequestRow | AttemptRow | ReceiptRow | CountDifferenceRow,
+    identity: bytes | tuple[bytes, str],
+) -> None:
     """Insert, unless the same row is there from an attempt that did not say so."""
     if session.get(type(row), identity) is None:
         session.add(type(row)(**row.model_dump()))

@@ -20,6 +20,7 @@ from typing import Final
 import trio
 
 from gateway.checks import require_receipt
+from gateway.counts import receipted_differences
 from gateway.deliveries import (
     Leg,
     delivery_frame,
@@ -218,7 +219,8 @@ class Outbox:
         )
         prompt = sum(segment.prompt_billed for segment in receipt.segments)
         output = sum(segment.output_billed for segment in receipt.segments)
-        await self._ledger.receipt(row, (prompt, output), receipt.total)
+        differing = receipted_differences(receipt, row.arrived_ms)
+        await self._ledger.receipt(row, (prompt, output), receipt.total, differing)
 
     async def _problem(self, receipt: Receipt, frame: bytes) -> str | None:
         """What in the receipt contradicts our evidence; it is kept either way, as evidence."""

@@ -1,12 +1,18 @@
 """One award carried out on one stream: dispatch, chunks, acknowledgements, end.
 
-Every frame is read, counted with the model's tokenizer, handed to the client's answer and, where
-due, acknowledged, in that order and without waiting for the client. The acknowledgement after i·32
+Every frame is handed to the client's answer and counted with the model's tokenizer; all that one
+read of the network brought are acknowledged together, where due. The acknowledgement after i·32
 tokens is released when our own count reaches that; a node whose own count is a little ahead of ours
 would then wait for ever, so when it falls silent within the tolerance of the next border, that
 acknowledgement is released.
 
-A stream that ends without its end frame has failed, whatever came before.
+Nothing is read while too much of the answer waits for the client (`gateway.outlet`). Then no
+acknowledgement is released either, the node stops reading its engine within a window of 32 tokens,
+and the muxer's flow control bounds what a node that goes on regardless can put on the way.
+
+What a node may send is bounded in tokens by its award, in events and bytes by what that many tokens
+can need; and in time: for a first token, between frames, and by the job's deadline. A stream that
+ends without its end frame has failed, whatever came before.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,10 +22,11 @@ from typing import Final
 
 import trio
 
-from gateway.answers import Answer, ClientStalled
+from gateway.answers import Answer
 from gateway.checks import require_completion
 from gateway.drafts import Draft
 from gateway.errors import AttemptFailed
+from gateway.outlet import ClientStalled
 from gateway.ports import ServedModel
 from pinaivu.codes import Finish, Reason
 from pinaivu.commitments import TOKENS_PER_ACK, AckChain, acks_due, chain_length
@@ -35,6 +42,8 @@ from pinaivu.typed_data import Domain, Signed, signed_from_bytes
 _NUDGE_AFTER_S: Final = 0.25
 _WORDS_PER_TOKEN: Final = 4
 _EVENTS_APART: Final = 1024
+_BYTES_PER_TOKEN: Final = 8 << 10  # an event with twenty alternatives of its token, spelt in bytes
+_BYTES_APART: Final = 1 << 20
 _WHOLE: Final = frozenset({Finish.STOP, Finish.LENGTH, Finish.TOOL_CALLS, Finish.CONTENT_FILTER})
 _REFUSALS: Final = range(Reason.REFUSED, Reason.PASSED_OVER)
 
@@ -93,7 +102,9 @@ class Relay:
         self._may_release = may_release
         self._now_ms = now_ms
         self._counter = order.model.tokenizer.stream()
-        self._events_left = _WORDS_PER_TOKEN * order.award.message.max_output_tokens + _EVENTS_APART
+        most = order.award.message.max_output_tokens
+        self._events_left = _WORDS_PER_TOKEN * most + _EVENTS_APART
+        self._bytes_left = _BYTES_PER_TOKEN * most + _BYTES_APART
         self._job = order.draft.job.message
         self._most_acks = chain_length(order.award.message.max_output_tokens)
         self.output_tokens = 0
@@ -111,8 +122,10 @@ class Relay:
         try:
             self._stream.send(wire.encode(self._dispatch()))
             while self.completion is None:
+                await self._answer.outlet.drained()
                 for payload in await self._receive():
-                    await self._take(wire.read_work_up(payload))
+                    self._take(wire.read_work_up(payload))
+                await self._acknowledge()
         except (InvalidEncoding, BadResponse) as error:
             raise AttemptFailed(Reason.PROTOCOL_VIOLATION, str(error)) from error
         except (StorageFailed, ClientStalled):  # not the node's fault
@@ -150,9 +163,14 @@ class Relay:
             with trio.move_on_after(_NUDGE_AFTER_S):
                 return await self._stream.receive_many()
             await self._release(self.acks + 1)
+        left = (self._job.deadline_ms - self._now_ms()) / 1000
+        if left <= 0:
+            raise AttemptFailed(Reason.TOO_SLOW, "the job's deadline has passed")
         patience = self._patience.between if self.first_token_ms else self._patience.first_token
-        with trio.move_on_after(patience):
+        with trio.move_on_after(min(patience, left)):
             return await self._stream.receive_many()
+        if left <= patience:
+            raise AttemptFailed(Reason.TOO_SLOW, "the job's deadline came before the answer's end")
         reason = Reason.TOO_SLOW if self.first_token_ms else Reason.SILENT
         raise AttemptFailed(reason, f"the node sent nothing for {patience:g} s")
 
@@ -162,10 +180,10 @@ class Relay:
             border, self.output_tokens
         )
 
-    async def _take(self, frame: wire.WorkUp) -> None:
+    def _take(self, frame: wire.WorkUp) -> None:
         match frame:
             case wire.Chunk(events=events):
-                await self._chunk(events)
+                self._chunk(events)
             case wire.End(completion=completion):
                 self._keep(completion)
             case wire.NodeRefused(reason=reason, detail=detail):
@@ -174,18 +192,22 @@ class Relay:
                 known = reason if reason in _REFUSALS else Reason.PROTOCOL_VIOLATION
                 raise AttemptFailed(known, f"the node refused: {detail[:200]}")
 
-    async def _chunk(self, events: list[bytes]) -> None:
+    def _chunk(self, events: list[bytes]) -> None:
         self._events_left -= len(events)
-        if not events or self._events_left < 0:
+        self._bytes_left -= sum(map(len, events))
+        if not events or min(self._events_left, self._bytes_left) < 0:
             raise AttemptFailed(Reason.PROTOCOL_VIOLATION, "empty or endless chunks")
         self.first_token_ms = self.first_token_ms or self._now_ms()
-        for event in events:
-            self.output_tokens = self._counter.feed(self._answer.add(event))
+        text = "".join([self._answer.add(event) for event in events])
         self._answer.flush()
+        self.output_tokens = self._counter.feed(text)
         self._require_no_more_than_awarded()
+
+    async def _acknowledge(self) -> None:
+        if not self.first_token_ms:
+            return
         due = min(acks_due(self.output_tokens, self._job.max_output_tokens), self._most_acks)
         if due > self.acks:
-            await self._answer.drained()
             await self._release(due)
 
     async def _release(self, acks: int) -> None:

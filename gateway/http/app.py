@@ -11,6 +11,7 @@ Every error has OpenAI's form. `create_app` makes as many applications as it is 
 """
 
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -29,7 +30,6 @@ from pinaivu.encoding import to_hex
 from pinaivu.errors import TransportFailure
 from pinaivu.store.database import StorageFailed
 
-_PING_S = 15
 _log = logging.getLogger(__name__)
 
 
@@ -53,13 +53,17 @@ def _add_chat_route(app: FastAPI, gateway: Gateway) -> None:
     async def chat(request: Request) -> Response:
         exchange = await gateway.begin(request)
         answer, streams = exchange.answer, exchange.streams
-        await _wait_for(answer.begun if streams else answer.over, request, exchange)
+        something, ping = answer.begun if streams else answer.over, gateway.limits.heartbeat_s
+        with trio.move_on_after(ping if streams else math.inf):
+            await _wait_for(something, request, exchange)
+        if not something.is_set():
+            answer.begin_silent()
         headers = {"x-request-id": exchange.request_id}
         if answer.error is not None and not (streams and answer.shown):
             return _error(answer.error, exchange.request_id)
         if not streams:
             return JSONResponse(answer.body, headers=headers)
-        return EventSourceResponse(_events(exchange), headers=headers, ping=_PING_S, sep="\n")
+        return EventSourceResponse(_events(exchange), headers=headers, ping=ping, sep="\n")
 
 
 async def _wait_for(event: trio.Event, request: Request, exchange: Exchange) -> None:
@@ -78,7 +82,7 @@ async def _wait_for(event: trio.Event, request: Request, exchange: Exchange) -> 
 
 async def _events(exchange: Exchange) -> AsyncIterator[bytes]:
     try:
-        async with aclosing(exchange.answer.parts()) as parts:
+        async with aclosing(exchange.answer.outlet.parts()) as parts:
             async for part in parts:
                 yield part
     finally:  # cancelled when the client goes away; nothing to do when it stayed

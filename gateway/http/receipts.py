@@ -20,7 +20,7 @@ from pinaivu import bundles
 from pinaivu.encoding import parse_json, to_hex
 from pinaivu.errors import TransportFailure
 from pinaivu.messages import Receipt
-from pinaivu.store.gateway import RequestRow
+from pinaivu.store.gateway import CountDifferenceRow, RequestRow
 from pinaivu.typed_data import signed_from_bytes
 
 _RETRY_AFTER_S: Final = 2
@@ -42,6 +42,8 @@ def add_receipt_routes(app: FastAPI, gateway: Gateway) -> None:
             "index": found.position,
             "settlement": settlement,
         }
+        if differing := await gateway.ledger.differences(row.job_id):
+            body["count_differences"] = [_difference(each) for each in differing]
         return JSONResponse(body | ({"problem": found.problem} if found.problem else {}))
 
     @app.get("/v1/receipts/{request_id}/bundle")
@@ -98,6 +100,16 @@ async def _settlement(gateway: Gateway, row: RequestRow) -> dict[str, Any]:
     return {
         "state": "logged",
         "detail": "the log's server can't be reached; this is what the receipt itself says",
+    }
+
+
+def _difference(row: CountDifferenceRow) -> dict[str, Any]:
+    return {
+        "rank": row.rank,
+        "node": to_hex(row.node),
+        "tokens": row.what,
+        "by_node": row.by_node,
+        "by_gateway": row.by_gateway,
     }
 
 

@@ -95,6 +95,25 @@ class AttemptRow(_Table, table=True):
     completion: bytes | None = None
 
 
+class CountDifferenceRow(_Table, table=True):
+    """Two counts of one segment's tokens that lie more than max(2, 1 %) apart.
+
+    `what`: prompt or output. `result`: what became of the attempt, as on the receipt.
+    """
+
+    __tablename__ = "count_difference"
+
+    award_digest: bytes = Field(primary_key=True)
+    what: str = Field(primary_key=True)
+    job_id: bytes = Field(index=True)
+    rank: int
+    node: bytes
+    by_node: int = Field(sa_type=BigInteger)
+    by_gateway: int = Field(sa_type=BigInteger)
+    result: int
+    noticed_ms: int = Field(sa_type=BigInteger)
+
+
 class OutboxRow(_Table, table=True):
     """A whole `wire.Deliver` frame, sent until the receipt comes back."""
 

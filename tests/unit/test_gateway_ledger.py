@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from gateway.ledger import Ledger
 from pinaivu.store.database import Database, StorageFailed, open_database
-from pinaivu.store.gateway import AttemptRow, ReceiptRow
+from pinaivu.store.gateway import AttemptRow, CountDifferenceRow, ReceiptRow
 from pinaivu.store.writer import open_writer
 from tests.unit.gateway_facts import NOW
 from tests.unit.test_gateway_access import conclusion, request_row
@@ -63,6 +63,27 @@ async def state(found: Ledger) -> Any:
     return row and (row.state, row.output_tokens, row.units), queued and queued.frame, bool(kept)
 
 
+async def with_differences(found: Ledger) -> Any:
+    rows = await found.differences(JOB)
+    counts = [(row.rank, row.what, row.by_node, row.by_gateway) for row in rows]
+    return await state(found), counts
+
+
+def difference(**changes: Any) -> CountDifferenceRow:
+    fields: dict[str, Any] = {
+        "award_digest": b"a",
+        "what": "output",
+        "job_id": JOB,
+        "rank": 1,
+        "node": b"n",
+        "by_node": 90,
+        "by_gateway": 60,
+        "result": 0,
+        "noticed_ms": NOW,
+    }
+    return CountDifferenceRow(**fields | changes)
+
+
 async def awards(found: Ledger) -> Any:
     rows = await found.attempts(JOB)
     return [(row.rank, row.acks_ceiling, row.failure, row.completion) for row in rows]
@@ -75,13 +96,15 @@ STEPS: list[tuple[str, Write, Found]] = [
     ("fail", lambda ledger: ledger.fail(attempt(), b"failure"), awards),
     (
         "conclude",
-        lambda ledger: ledger.conclude(conclusion(1, completions={b"a": b"c"})),
-        state,
+        lambda ledger: ledger.conclude(
+            conclusion(1, completions={b"a": b"c"}, differences=[difference()])
+        ),
+        with_differences,
     ),
     (
         "receipt",
-        lambda ledger: ledger.receipt(receipt(), (9, 4), 11),
-        state,
+        lambda ledger: ledger.receipt(receipt(), (9, 4), 11, [difference(rank=2, what="prompt")]),
+        with_differences,
     ),
 ]
 
@@ -111,6 +134,17 @@ async def test_first_delivery_stands(tmp_path: Path) -> None:
         await found.conclude(conclusion(1))
         await found.conclude(conclusion(1, frame=b"another", units=99))
         assert await state(found) == (("delivered", 5, 7), b"frame", False)
+
+
+async def test_difference_is_stored_once_with_both_counts(tmp_path: Path) -> None:
+    """What the delivery showed stands; the receipt adds what only it knows."""
+    async with ledger(tmp_path) as (found, _):
+        await found.open(request_row(1, tokens=9))
+        await found.conclude(conclusion(1, differences=[difference()]))
+        further = difference(award_digest=b"b", rank=2, by_node=1)
+        await found.receipt(receipt(), (8, 4), 11, [difference(by_node=7), further])
+        _, counts = await with_differences(found)
+        assert counts == [(1, "output", 90, 60), (2, "output", 1, 60)]
 
 
 async def test_first_failure_stands(tmp_path: Path) -> None:

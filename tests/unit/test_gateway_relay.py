@@ -11,10 +11,13 @@ import trio
 import trio.testing
 
 from gateway.answers import Answer
+from gateway.demands import Demand
 from gateway.errors import AttemptFailed
+from gateway.outlet import MOST_WAITING, STALL_S, ClientStalled
 from gateway.relay import Order, Patience, Relay
 from pinaivu.codes import Reason
 from pinaivu.p2p import wire
+from pinaivu.p2p.errors import SlowPeer
 from pinaivu.p2p.frames import FrameStream
 from pinaivu.store.database import StorageFailed
 from tests.unit.gateway_facts import NOW, OTHER, completion_for, demand, draft, model, order_for
@@ -27,10 +30,11 @@ WORDS = "The keeper's lamp isn't lit, and they've seen 12 ships pass; we'll wait
 class Rig:
     """A relay that runs, and the node's end of its stream."""
 
-    def __init__(self, node: FrameStream, relay: Relay, order: Order) -> None:
+    def __init__(self, node: FrameStream, relay: Relay, order: Order, answer: Answer) -> None:
         self.node = node
         self.relay = relay
         self.order = order
+        self.answer = answer
         self.failure: Exception | None = None
         self.over = trio.Event()
         self.scope = trio.CancelScope()
@@ -39,7 +43,7 @@ class Rig:
         try:
             with self.scope:
                 await self.relay.run()
-        except (AttemptFailed, StorageFailed) as error:
+        except (AttemptFailed, StorageFailed, ClientStalled) as error:
             self.failure = error
         self.over.set()
 
@@ -77,13 +81,21 @@ async def anything(_acks: int) -> None:
 
 
 @asynccontextmanager
-async def running(may_release: Allowed = anything, **award: Any) -> AsyncGenerator[Rig]:
+async def running(
+    may_release: Allowed = anything, wants: Demand | None = None, **award: Any
+) -> AsyncGenerator[Rig]:
+    """The gateway's clock is the loop's, so that a virtual one moves both."""
     found = draft()
     order = order_for(found, **award)
-    answer = Answer(demand(), "id-1", 1)
+    answer = Answer(wants or demand(), "id-1", 1)
+    started = trio.current_time()
+
+    def now_ms() -> int:
+        return NOW + int(1000 * (trio.current_time() - started))
+
     async with connected() as (here, there), trio.open_nursery() as nursery:
-        relay = Relay(here, order, answer, PATIENCE, may_release, lambda: NOW)
-        rig = Rig(there, relay, order)
+        relay = Relay(here, order, answer, PATIENCE, may_release, now_ms)
+        rig = Rig(there, relay, order, answer)
         nursery.start_soon(rig.run)
         first = wire.read_work_down(await there.receive())
         assert isinstance(first, wire.Dispatch)
@@ -106,7 +118,7 @@ async def test_first_frame_accepts_the_prompt() -> None:
     async with running() as rig:
         rig.send("A")
         assert await rig.acks() == [1]
-        assert rig.relay.first_token_ms == NOW
+        assert NOW <= rig.relay.first_token_ms < NOW + 10_000
 
 
 async def test_window_is_accepted_when_our_own_count_reaches_it() -> None:
@@ -207,6 +219,68 @@ async def test_endless_empty_events_are_a_violation() -> None:
         failure = await rig.ended()
         assert isinstance(failure, AttemptFailed)
         assert failure.reason == Reason.PROTOCOL_VIOLATION
+
+
+async def test_more_bytes_than_the_tokens_can_need_are_a_violation() -> None:
+    """A node can't fill the gateway's memory with what counts as no token."""
+    async with running() as rig:
+        padding = b'{"choices":[],"padding":"' + b"x" * 1_000_000 + b'"}'
+        for _ in range(3):
+            rig.node.send(wire.encode(wire.Chunk([padding])))
+            await rig.node.flush()
+        failure = await rig.ended()
+        assert isinstance(failure, AttemptFailed)
+        assert failure.reason == Reason.PROTOCOL_VIOLATION
+
+
+async def test_deadline_of_the_job_ends_an_answer_that_never_does(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """However regularly a word comes: no frame is late, the whole is."""
+    async with running() as rig:
+        with trio.move_on_after(120):
+            while not rig.over.is_set():
+                rig.send("a ")
+                await trio.sleep(PATIENCE.between - 1)
+        assert isinstance(rig.failure, AttemptFailed)
+        assert rig.failure.reason == Reason.TOO_SLOW
+        assert "deadline" in str(rig.failure)
+        deadline_ms = rig.order.draft.job.message.deadline_ms
+        assert rig.relay.finished_ms == pytest.approx(deadline_ms, abs=10)
+
+
+async def test_nothing_is_read_or_accepted_while_the_client_stalls(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """Memory stays bounded whatever the node sends; then the client counts as gone."""
+    async with running(wants=demand(stream=True, logprobs=True)) as rig:
+        event = msgspec.json.encode(
+            {
+                "choices": [
+                    {
+                        "index": 0,
+                        "delta": {"content": "ship "},
+                        "logprobs": {"content": [{"token": "x" * 60_000, "logprob": 0}]},
+                    }
+                ]
+            }
+        )
+        frame = wire.encode(wire.Chunk([event]))
+        sent = 0
+        for _ in range(100):
+            try:
+                rig.node.send(frame)
+            except SlowPeer:
+                break
+            sent += 1
+            await trio.testing.wait_all_tasks_blocked()
+        held = rig.answer.outlet.waiting
+        assert MOST_WAITING < held < MOST_WAITING + 2 * len(frame)
+        assert rig.relay.output_tokens < sent
+        assert await rig.acks() == [1]
+        assert isinstance(await rig.ended(), ClientStalled)
+        assert trio.current_time() == pytest.approx(STALL_S)
+        assert rig.answer.outlet.waiting == held
 
 
 async def test_whole_answer_ends_with_its_completion() -> None:
