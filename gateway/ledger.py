@@ -17,8 +17,9 @@ from typing import Final
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from pinaivu.messages import Grant
+from pinaivu.messages import Grant, Receipt
 from pinaivu.store.gateway import (
+    AccountRow,
     AttemptRow,
     GrantRow,
     KeyRow,
@@ -85,6 +86,10 @@ class Ledger:
             select(PayerRow.payer).where(PayerRow.key_id == key_id).order_by(col(PayerRow.place))
         )
         return await self._writer.read(lambda session: list(session.exec(query).all()))
+
+    async def account(self, key_id: str) -> AccountRow | None:
+        """A hosted key's sub-account; None for other keys."""
+        return await self._writer.read(lambda session: session.get(AccountRow, key_id))
 
     async def grants(self, payer: bytes) -> list[Signed[Grant]]:
         """A payer's grants, newest first."""
@@ -210,6 +215,22 @@ class Ledger:
     async def found_receipt(self, job_id: bytes) -> ReceiptRow | None:
         """A job's receipt."""
         return await self._writer.read(lambda session: session.get(ReceiptRow, job_id))
+
+    async def requests_after(self, key_id: str, after: bytes, most: int) -> list[RequestRow]:
+        """A key's requests whose job id is above `after`, which is the order they were made in."""
+        query = (
+            select(RequestRow)
+            .where(RequestRow.key_id == key_id, col(RequestRow.job_id) > after)
+            .order_by(col(RequestRow.job_id))
+            .limit(most)
+        )
+        return await self._writer.read(lambda session: list(session.exec(query).all()))
+
+    async def receipts_from(self, position: int) -> list[Receipt]:
+        """Receipts at this index of their log or above."""
+        query = select(ReceiptRow.signed).where(col(ReceiptRow.position) >= position)
+        rows = await self._writer.read(lambda session: session.exec(query).all())
+        return [signed_from_bytes(Receipt, raw).message for raw in rows]
 
     async def forget_contents(self, before_ms: int) -> None:
         """Empty prompts and answers of requests made before `before_ms`."""
