@@ -27,9 +27,7 @@ WORDS = "The keeper's lamp isn't lit, and they've seen 12 ships pass; we'll wait
 class Rig:
     """A relay that runs, and the node's end of its stream."""
 
-    def __init__(
-        self, gateway: FrameStream, node: FrameStream, relay: Relay, order: Order
-    ) -> None:
+    def __init__(self, gateway: FrameStream, node: FrameStream, relay: Relay, order: Order) -> None:
         self.gateway = gateway
         self.node = node
         self.relay = relay
