@@ -26,7 +26,7 @@ from pinaivu.local.operator import answers
 from pinaivu.local.payer import ensure_grant, new_api_key
 
 TREE: Final = Path(__file__).parents[1]
-SLOTS: Final = 32
+SLOTS: Final = 16
 _LITELLM_KEY: Final = "sk-bench"
 _LITELLM_ENVIRONMENT: Final = {
     "LITELLM_LOG": "ERROR",

@@ -222,7 +222,7 @@ async def test_whole_answer_ends_with_its_completion() -> None:
 
 
 async def test_node_that_ended_before_the_last_acknowledgement_has_not_failed() -> None:
-    """Its end comes while that is being written to disk; the stream is closed on both sides then."""
+    """Its end comes while that is being written to disk; the stream is closed on both sides."""
     text, closed = text_of(40), trio.Event()
 
     async def slowly(acks: int) -> None:
