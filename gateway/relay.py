@@ -212,6 +212,8 @@ class Relay:
 
     async def _release(self, acks: int) -> None:
         await self._may_release(acks)
+        if self._stream.over:
+            return  # the node has said its last already, and it lies here: this would come too late
         self.acks = acks
         self._stream.send(wire.encode(wire.Ack(acks, self._order.chain.preimage(acks))))
 
