@@ -21,7 +21,7 @@ from gateway.checks import require_completion
 from gateway.drafts import Draft
 from gateway.errors import AttemptFailed
 from gateway.ports import ServedModel
-from pinaivu.codes import Finish, Reason
+from pinaivu.codes import Finish, JobKind, Reason
 from pinaivu.commitments import TOKENS_PER_ACK, AckChain, acks_due, chain_length
 from pinaivu.errors import InvalidEncoding, PinaivuError, TransportFailure
 from pinaivu.messages import Award, Completion
@@ -92,7 +92,8 @@ class Relay:
         self._patience = patience
         self._may_release = may_release
         self._now_ms = now_ms
-        self._counter = order.model.tokenizer.stream()
+        self._kind = JobKind(order.draft.job.message.kind)
+        self._counter = order.model.tokenizer.output_counter(self._kind)
         self._events_left = _WORDS_PER_TOKEN * order.award.message.max_output_tokens + _EVENTS_APART
         self._job = order.draft.job.message
         self._most_acks = chain_length(order.award.message.max_output_tokens)
@@ -143,6 +144,7 @@ class Relay:
             salt_response=salts.response,
             salt_segment=salts.segment(award.message.rank),
             prefix=self._order.prefix,
+            kind=int(self._kind),
         )
 
     async def _receive(self) -> list[bytes]:
@@ -228,4 +230,4 @@ class Relay:
             return self._counter.finish()
         start = self._order.award.message.start_byte
         text = self._answer.text()[start:].decode("utf-8")
-        return self._order.model.tokenizer.count_text(text)
+        return self._order.model.tokenizer.count_output(text, self._kind)
