@@ -1,9 +1,9 @@
 """The answer as the client gets it, and as it is committed to: one object, filled by the relay.
 
 Streaming, each engine event becomes a chunk of ours as it comes: own id, model and time, the
-engine's `choices` cut to the members that commitments cover (and logprobs). What says that a choice
-is over is kept back until the node's end frame has been checked, so nothing looks whole that isn't.
-Without streaming the same events build one body.
+engine's `choices` as `forms` cuts them. What says that a choice is over is kept back until the
+node's end frame has been checked, so nothing looks whole that isn't. Without streaming the same
+events build one body.
 
 The reader may be slower than the node; what waits for it is the outlet's business.
 """
@@ -15,13 +15,10 @@ import trio
 
 from gateway.demands import Demand
 from gateway.errors import ApiError
+from gateway.forms import form_of
 from gateway.outlet import Outlet
-from pinaivu.codes import JobKind
-from pinaivu.openai import Aggregator, BadResponse
+from pinaivu.openai import BadResponse, gather
 
-_DELTA: Final = frozenset(
-    {"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls"}
-)
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -31,12 +28,9 @@ class Answer:
 
     def __init__(self, demand: Demand, request_id: str, created_s: int) -> None:
         self._demand = demand
-        self.rename(request_id, created_s)
-        self._aggregator = Aggregator(JobKind.CHAT, demand.request.choices)
-        self._told_role: set[int] = set()
-        self._logprobs: dict[int, dict[str, list[Any]]] = {}
         self._next: list[bytes] = []  # chunks of the frame being read
-        self._spoiled = False
+        self._begin()
+        self.rename(request_id, created_s)
         self.outlet = Outlet()
         """The way to a client that streams."""
         self.over = trio.Event()
@@ -52,14 +46,14 @@ class Answer:
         """Another job answers the request; only before anything of the answer has come."""
         self._request_id = request_id
         self._created_s = created_s
-        self._head = b"data: " + self._envelope("chat.completion.chunk")[:-1] + b',"choices":'
+        self._head = b"data: " + self._envelope(self._form.chunk_object)[:-1] + b',"choices":'
 
     # Filled by the relay
 
     def add(self, event: bytes) -> str:
         """Take one engine event; the text it brought. `BadResponse` for what is none."""
         try:
-            text = self._aggregator.feed(event)
+            text = self._gathered.feed(event)
             self._show(event)
         except BadResponse:
             self._spoiled = True
@@ -68,7 +62,7 @@ class Answer:
 
     def flush(self) -> None:
         """Hand what `add` brought to the client, once there is any text or call."""
-        if self._next and self._aggregator.size:
+        if self._next and self._gathered.size:
             self._send(b"".join(self._next))
             self._next.clear()
 
@@ -86,11 +80,8 @@ class Answer:
 
     def restart(self) -> None:
         """Forget an attempt that brought no text, for another node to begin anew."""
-        self._aggregator = Aggregator(JobKind.CHAT, self._demand.request.choices)
-        self._told_role.clear()
-        self._logprobs.clear()
         self._next.clear()
-        self._spoiled = False
+        self._begin()
 
     def finish(self, output_tokens: int) -> None:
         """The answer is whole: show its end."""
@@ -117,30 +108,36 @@ class Answer:
     @property
     def size(self) -> int:
         """Bytes of text so far."""
-        return self._aggregator.size
+        return self._gathered.size
 
     @property
     def complete(self) -> bool:
         """Whether every choice has come to its end."""
-        return self._aggregator.complete
+        return self._gathered.complete
 
     @property
     def append_only(self) -> bool:
         """Whether the text only ever grew at its end."""
-        return self._aggregator.append_only
+        return self._gathered.append_only
 
     @property
     def continuable(self) -> bool:
         """Whether another node could go on from here: nothing but one choice's content so far."""
-        return self._demand.request.continuable and self._aggregator.plain and not self._spoiled
+        return self._demand.request.continuable and self._gathered.plain and not self._spoiled
 
     def text(self) -> bytes:
         """The text so far."""
-        return self._aggregator.text()
+        return self._gathered.text()
 
     def choices(self) -> list[dict[str, object]]:
         """The canonical choices so far."""
-        return self._aggregator.choices()
+        return self._gathered.choices()
+
+    def _begin(self) -> None:
+        request = self._demand.request
+        self._gathered = gather(request.kind, request.choices)
+        self._form = form_of(self._demand)
+        self._spoiled = False
 
     def _end_all(self) -> None:
         self.over.set()
@@ -150,7 +147,7 @@ class Answer:
     def _envelope(self, kind: str) -> bytes:
         return _encode(
             {
-                "id": f"chatcmpl-{self._request_id}",
+                "id": f"{self._form.id_prefix}{self._request_id}",
                 "object": kind,
                 "created": self._created_s,
                 "model": self._demand.model.name,
@@ -159,65 +156,19 @@ class Answer:
 
     def _show(self, event: bytes) -> None:
         """Queue an event's choices as a chunk of ours, without their finish."""
-        shown = []
-        for choice in _decode(event).get("choices") or ():
-            index = choice.get("index", 0)
-            delta = self._delta(index, choice.get("delta") or choice.get("message") or {})
-            logprobs = choice.get("logprobs")
-            if logprobs and not self._demand.streams:
-                self._keep_logprobs(index, logprobs)
-            if delta or logprobs:
-                part = {"index": index, "delta": delta, "finish_reason": None}
-                shown.append(part | ({"logprobs": logprobs} if logprobs else {}))
+        shown = self._form.shown(_decode(event).get("choices") or ())
         if shown and self._demand.streams:
             self._next.append(self._head + _encode(shown) + b"}\n\n")
 
-    def _delta(self, index: int, raw: dict[str, Any]) -> dict[str, Any]:
-        """The members that count; the role once only, whoever goes on with the answer."""
-        delta = {name: raw[name] for name in raw.keys() & _DELTA if raw[name] is not None}
-        if "role" in delta:
-            if index in self._told_role:
-                del delta["role"]
-            self._told_role.add(index)
-        return delta
-
-    def _keep_logprobs(self, index: int, logprobs: object) -> None:
-        if not isinstance(logprobs, dict):
-            raise BadResponse("logprobs are an object")
-        kept = self._logprobs.setdefault(index, {})
-        for name in ("content", "refusal"):
-            found = logprobs.get(name)
-            if isinstance(found, list):
-                kept.setdefault(name, []).extend(found)
-
     def _end(self, usage: dict[str, int]) -> bytes:
         """Finish reasons, usage where asked for, and the end mark; the last has the request id."""
-        closing = [
-            {"index": c["index"], "delta": {}, "finish_reason": c["finish_reason"]}
-            for c in self.choices()
-        ]
         tail = b',"request_id":' + _encode(self._request_id) + b"}\n\n"
-        last = self._head + _encode(closing)
+        last = self._head + _encode(self._form.closing(self.choices()))
         if self._demand.wants_usage:
             counted = self._head + b'[],"usage":' + _encode(usage)
             return last + b"}\n\n" + counted + tail + b"data: [DONE]\n\n"
         return last + tail + b"data: [DONE]\n\n"
 
     def _whole(self, usage: dict[str, int]) -> dict[str, object]:
-        choices = []
-        for choice in self.choices():
-            message = {"role": "assistant", "content": None, "refusal": None}
-            found = choice["message"]
-            assert isinstance(found, dict)
-            index = choice["index"]
-            assert isinstance(index, int)
-            choices.append(
-                {
-                    "index": index,
-                    "message": message | found,
-                    "finish_reason": choice["finish_reason"],
-                    "logprobs": self._logprobs.get(index),
-                }
-            )
-        head: dict[str, object] = _decode(self._envelope("chat.completion"))
-        return head | {"choices": choices, "usage": usage, "request_id": self._request_id}
+        head = _decode(self._envelope(self._form.whole_object))
+        return self._form.whole(head, self.choices(), usage) | {"request_id": self._request_id}

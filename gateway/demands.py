@@ -20,9 +20,16 @@ from gateway.errors import ApiError, from_parameter
 from gateway.ports import ServedModel
 from pinaivu.codes import JobKind, Mode
 from pinaivu.encoding import MAX_SAFE_INTEGER, InvalidParameter, parse_json
-from pinaivu.openai import ChatRequest, read_request
+from pinaivu.openai import Request, read_request, require_inline_images
 
 MAX_LISTED: Final = 64
+COMPLETION_TOKENS: Final = 16
+"""Output tokens of a completion that names no limit, as OpenAI and vLLM have it."""
+_PROMPTS: Final = {
+    JobKind.CHAT: "messages",
+    JobKind.COMPLETION: "prompt",
+    JobKind.EMBEDDING: "input",
+}
 
 _Units = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
 _Address = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
@@ -53,7 +60,7 @@ class Demand(Struct, frozen=True, kw_only=True):
 
     raw: bytes
     body: dict[str, Any]
-    request: ChatRequest
+    request: Request
     terms: Terms
     model: ServedModel
     prompt_tokens: int
@@ -84,19 +91,24 @@ async def read_body(chunks: AsyncIterator[bytes], announced: str | None, most: i
 
 
 def read_demand(
-    raw: bytes, models: Mapping[str, ServedModel], *, default_output_tokens: int
+    raw: bytes,
+    models: Mapping[str, ServedModel],
+    *,
+    default_output_tokens: int,
+    kind: JobKind = JobKind.CHAT,
 ) -> Demand:
-    """Judge a chat completion's body. Counting the prompt takes a while for long ones."""
+    """Judge a request's body. Counting the prompt takes a while for long ones."""
     try:
         body = parse_json(raw)
-        request = read_request(JobKind.CHAT, body)
+        request = read_request(kind, body)
+        require_inline_images(request)
         assert isinstance(body, dict)
-        assert isinstance(request, ChatRequest)
         model = _model(request.model, models)
-        prompt_tokens = model.tokenizer.count_prompt(body)
+        prompt_tokens = model.tokenizer.count_prompt(body, kind)
         terms = _terms(request.pinaivu)
-        room = model.context_tokens - prompt_tokens
-        default = max(1, min(default_output_tokens, room))
+        room = (model.context_tokens - prompt_tokens) // request.choices
+        usual = COMPLETION_TOKENS if kind == JobKind.COMPLETION else default_output_tokens
+        default = max(1, min(usual, room))
         output_tokens = request.max_output_tokens(default)
         _require_room(request, model, prompt_tokens, default)
     except InvalidParameter as error:
@@ -131,16 +143,20 @@ def _terms(raw: dict[str, object] | None) -> Terms:
         raise InvalidParameter("pinaivu", str(error)) from error
 
 
-def _require_room(request: ChatRequest, model: ServedModel, prompt: int, default: int) -> None:
-    """Prompt and each choice share the model's context."""
-    wanted = request.tokens_per_choice(default)
+def _require_room(request: Request, model: ServedModel, prompt: int, default: int) -> None:
+    """Prompt and output share the model's context, all prompts and choices of a request together.
+
+    That is what makes an offer eligible for a job (types.md, section 3).
+    """
+    wanted = request.max_output_tokens(default)
     if prompt + wanted > model.context_tokens:
+        name = _PROMPTS[request.kind]
         raise ApiError(
             400,
             "context_length_exceeded",
-            f"{model.name} has a context of {model.context_tokens} tokens; the messages have"
-            f" {prompt} and up to {wanted} are asked for; shorten them or lower max_tokens.",
-            param="messages" if prompt >= model.context_tokens else "max_tokens",
+            f"{model.name} has a context of {model.context_tokens} tokens; {name} has {prompt} and"
+            f" up to {wanted} are asked for; shorten it, lower max_tokens or send it in parts.",
+            param=name if prompt >= model.context_tokens or not wanted else "max_tokens",
         )
 
 

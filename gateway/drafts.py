@@ -12,7 +12,6 @@ from uuid import UUID
 
 from gateway.accounts import Account
 from gateway.demands import Demand
-from pinaivu.codes import JobKind
 from pinaivu.commitments import AckChain, Salts, request_commitment, request_digest
 from pinaivu.encoding import from_hex
 from pinaivu.fields import MAX_U64, MAX_U96, MAX_U128
@@ -90,7 +89,7 @@ def draft_job(
         grant_digest=grant.digest(identity.domain),
         account=account.at(most.payer) if account else bytes(32),
         account_limit=account.limit_units if account else MAX_U128,
-        kind=int(JobKind.CHAT),
+        kind=int(demand.request.kind),
         fingerprint=from_hex(terms.fingerprint) if terms.fingerprint else bytes(32),
         features=int(demand.request.features),
         prompt_tokens=demand.prompt_tokens,

@@ -28,7 +28,7 @@ from gateway.drafts import Draft
 from gateway.errors import AttemptFailed
 from gateway.outlet import ClientStalled
 from gateway.ports import ServedModel
-from pinaivu.codes import Finish, Reason
+from pinaivu.codes import Finish, JobKind, Reason
 from pinaivu.commitments import TOKENS_PER_ACK, AckChain, acks_due, chain_length
 from pinaivu.errors import InvalidEncoding, PinaivuError, TransportFailure
 from pinaivu.messages import Award, Completion
@@ -101,7 +101,8 @@ class Relay:
         self._patience = patience
         self._may_release = may_release
         self._now_ms = now_ms
-        self._counter = order.model.tokenizer.stream()
+        self._kind = JobKind(order.draft.job.message.kind)
+        self._counter = order.model.tokenizer.output_counter(self._kind)
         most = order.award.message.max_output_tokens
         self._events_left = _WORDS_PER_TOKEN * most + _EVENTS_APART
         self._bytes_left = _BYTES_PER_TOKEN * most + _BYTES_APART
@@ -156,6 +157,7 @@ class Relay:
             salt_response=salts.response,
             salt_segment=salts.segment(award.message.rank),
             prefix=self._order.prefix,
+            kind=int(self._kind),
         )
 
     async def _receive(self) -> list[bytes]:
@@ -252,4 +254,4 @@ class Relay:
             return self._counter.finish()
         start = self._order.award.message.start_byte
         text = self._answer.text()[start:].decode("utf-8")
-        return self._order.model.tokenizer.count_text(text)
+        return self._order.model.tokenizer.count_output(text, self._kind)

@@ -17,7 +17,7 @@ from node.engines.spec import continued
 from pinaivu.codes import Finish, JobKind
 from pinaivu.commitments import response_commitment, response_digest, segment_commitment
 from pinaivu.metering import Tolerance
-from pinaivu.openai import Aggregator, finish_of
+from pinaivu.openai import finish_of, gather
 
 _NOT_FOR_ENGINES: Final = frozenset({"pinaivu", "max_completion_tokens"})
 """Said to the market, or said again as `max_tokens`."""
@@ -30,9 +30,11 @@ def engine_body(order: Order) -> bytes:
     """The request to the engine: streaming, with usage, and at most the award's tokens."""
     dropped = _NOT_FOR_ENGINES | _NOT_FOR_CALLERS
     body = {name: value for name, value in order.body.items() if name not in dropped}
+    body["model"] = order.model.engine_name
+    if order.request.kind == JobKind.EMBEDDING:
+        return json.dumps(body).encode()
     share = order.award.max_output_tokens // order.request.choices
     body |= {
-        "model": order.model.engine_name,
         "stream": True,
         "stream_options": {"include_usage": True},
         "max_tokens": min(share, order.request.tokens_per_choice(share)),
@@ -47,33 +49,35 @@ class Answer:
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._aggregator = Aggregator(JobKind.CHAT, order.request.choices)
-        self._counter = order.model.tokenizer.stream()
+        self._kind = order.request.kind
+        self._gathered = gather(self._kind, order.request.choices, order.prefix)
+        self._counter = order.model.tokenizer.output_counter(self._kind)
+        self.begun = False
+        """Whether anything has come that an acknowledgement could be for."""
         self.tokens = 0
         """Output tokens so far; exact while text only grows at its end (`output_tokens` is)."""
-        if order.prefix:
-            self._aggregator.add({"choices": [{"delta": {"content": order.prefix}}]})
 
     def take(self, event: bytes) -> int:
         """Add one event; the tokens so far. Raises `BadResponse` for what is no chunk."""
-        added = self._aggregator.feed(event)
+        added = self._gathered.feed(event)
         if added:
+            self.begun = True
             self.tokens = self._counter.feed(added)
         return self.tokens
 
     @property
     def complete(self) -> bool:
         """Whether each choice has come to its end."""
-        return self._aggregator.complete
+        return self._gathered.complete
 
     @property
     def finish(self) -> Finish:
         """How the lowest choice ended."""
-        return finish_of(self._aggregator.finish_reason)
+        return finish_of(self._gathered.finish_reason)
 
     def segment(self) -> bytes:
         """The text behind the prefix."""
-        return self._aggregator.text()[self._order.award.start_byte :]
+        return self._gathered.text()[self._order.award.start_byte :]
 
     def segment_commitment(self) -> bytes:
         """The commitment to it."""
@@ -81,7 +85,7 @@ class Answer:
 
     def response_commitment(self) -> bytes:
         """The commitment to the whole response, prefix included."""
-        digest = response_digest(self._aggregator.choices())
+        digest = response_digest(self._gathered.choices())
         return response_commitment(self._order.salt_response, digest)
 
     def output_tokens(self) -> int:
@@ -89,11 +93,11 @@ class Answer:
 
         Texts of several choices or of tool calls arrive interleaved; their order is the text's.
         """
-        if self._aggregator.append_only:
+        if self._gathered.append_only:
             found = self._counter.finish()
         else:
             text = self.segment().decode("utf-8")
-            found = self._order.model.tokenizer.count_text(text)
+            found = self._order.model.tokenizer.count_output(text, self._kind)
         return min(found, self._order.award.max_output_tokens)
 
     def usage_difference(self) -> str | None:
@@ -101,7 +105,7 @@ class Answer:
 
         A continued answer's prompt holds the text so far, so its count is no prompt count.
         """
-        usage = self._aggregator.usage
+        usage = self._gathered.usage
         if usage is None:
             return None
         rules = self._order.epoch.parameters

@@ -28,7 +28,7 @@ from pinaivu.errors import InvalidEncoding
 from pinaivu.keys import BadSignature, checksum
 from pinaivu.messages import Award
 from pinaivu.metering import Tolerance
-from pinaivu.openai import Request, read_request
+from pinaivu.openai import Request, read_request, require_inline_images
 from pinaivu.p2p import PeerId, wire
 from pinaivu.typed_data import Domain, Signed, signed_from_bytes
 
@@ -90,7 +90,7 @@ class Gatekeeper:
         check_budget(award)
         self._expiry(award)
         body = check_commitment(award, dispatch)
-        request = check_request(body, model.name, Feature(quote.offer.features))
+        request = check_request(dispatch.kind, body, model.name, Feature(quote.offer.features))
         check_size(award, request, model.context_tokens)
         check_continuation(award, dispatch.prefix, request, Feature(quote.offer.features))
         return Order(
@@ -101,7 +101,7 @@ class Gatekeeper:
             model=model,
             request=request,
             body=body,
-            prompt_tokens=await self._prompt(award, body, len(dispatch.body), model, epoch),
+            prompt_tokens=await self._prompt(award, request, dispatch, body, model, epoch),
             prefix=dispatch.prefix,
             salt_response=check_salt(dispatch.salt_response),
             salt_segment=check_salt(dispatch.salt_segment),
@@ -144,18 +144,19 @@ class Gatekeeper:
     async def _prompt(
         self,
         award: Award,
+        request: Request,
+        dispatch: wire.Dispatch,
         body: Mapping[str, Any],
-        body_bytes: int,
         model: ServedModel,
         epoch: Epoch,
     ) -> int:
         """This node's count of the prompt, which the award's must be close to."""
         count = model.tokenizer.count_prompt
         try:
-            if body_bytes > _LONG_BODY:  # long enough to be felt by everybody else in this process
-                found = await trio.to_thread.run_sync(count, body)
+            if len(dispatch.body) > _LONG_BODY:  # everybody else in this process would feel it
+                found = await trio.to_thread.run_sync(count, body, request.kind)
             else:
-                found = count(body)
+                found = count(body, request.kind)
         except InvalidEncoding as error:
             raise JobRefused(
                 Reason.REFUSED_PROMPT_COUNT, f"the prompt can't be counted: {error}"
@@ -213,12 +214,13 @@ def check_commitment(award: Award, dispatch: wire.Dispatch) -> dict[str, Any]:
     return body
 
 
-def check_request(body: Mapping[str, Any], model: str, offered: Feature) -> Request:
+def check_request(kind: int, body: Mapping[str, Any], model: str, offered: Feature) -> Request:
     """The body's request: for the model, and nothing that was not offered."""
     try:
-        request = read_request(JobKind.CHAT, body)
-    except InvalidEncoding as error:
-        raise _no(f"the body is no chat completion: {error}") from error
+        request = read_request(JobKind(kind), body)
+        require_inline_images(request)
+    except (InvalidEncoding, ValueError) as error:
+        raise _no(f"the body is no request of kind {kind}: {error}") from error
     if request.model != model:
         raise _no(f"the body asks for model {request.model!r}, the offer was for {model!r}")
     missing = request.features & ~offered
@@ -229,7 +231,7 @@ def check_request(body: Mapping[str, Any], model: str, offered: Feature) -> Requ
 
 def check_size(award: Award, request: Request, context_tokens: int) -> None:
     """Prompt and output fit the context, and each choice has at least a token."""
-    if award.max_output_tokens < request.choices:
+    if award.max_output_tokens < request.choices and request.kind != JobKind.EMBEDDING:
         raise _no(f"{award.max_output_tokens} output tokens are too few for the choices asked for")
     if award.prompt_tokens + award.max_output_tokens > context_tokens:
         raise _no(

@@ -31,7 +31,16 @@ from node.errors import BadConfig
 from node.pricing import FixedPrice, IdleDiscount, Pricing
 from pinaivu.codes import Feature
 
-_KINDS: Final = ("tools", "structured", "logprobs", "choices", "reasoning", "continues")
+_FEATURES: Final = (
+    "tools",
+    "structured",
+    "logprobs",
+    "choices",
+    "images",
+    "reasoning",
+    "continues",
+)
+_KINDS: Final = ("chat", "completion", "embedding")
 
 MOST_LOGS: Final = 8
 """Each log gets a share of the slots and a control stream."""
@@ -44,16 +53,20 @@ Model = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]{1,128}\Z")]
 
 
 class LlamaCpp(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="llamacpp"):
-    """The llama.cpp server as a child process."""
+    """The llama.cpp server as a child process; `embeddings`: it serves these too."""
 
     gguf: str
     slots: Positive = 1
     context_tokens: Positive = 2048
     threads: Positive = 1
+    embeddings: bool = False
 
 
 class Vllm(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="vllm"):
-    """VLLM as a child process, from the Python environment that `python` belongs to."""
+    """VLLM as a child process, from the Python environment that `python` belongs to.
+
+    `embeddings`: the model is one that embeds; `images`: it takes them.
+    """
 
     directory: str
     python: str
@@ -61,12 +74,15 @@ class Vllm(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", ta
     context_tokens: Positive = 8192
     tool_parser: str | None = None
     reasoning_parser: str | None = None
+    embeddings: bool = False
+    images: bool = False
     extra: tuple[str, ...] = ()
 
 
 class Attached(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="attached"):
-    """An OpenAI-compatible server that runs elsewhere; `features` as `_KINDS` names them.
+    """An OpenAI-compatible server that runs elsewhere.
 
+    `kinds` of requests and `features` are named as in `_KINDS` and `_FEATURES`.
     `api_key_file` holds nothing but the key it asks for.
     """
 
@@ -74,6 +90,7 @@ class Attached(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"
     engine_name: str
     slots: Positive
     context_tokens: Positive
+    kinds: Annotated[tuple[str, ...], Meta(min_length=1)] = ("chat",)
     features: tuple[str, ...] = ()
     api_key_file: str | None = None
     health_path: str | None = None
@@ -205,7 +222,7 @@ def load_config(path: Path) -> Config:
     _require_distinct(path, "gateway", list(config.gateways))
     for model in config.models:
         if isinstance(model.engine, Attached):
-            _features(model.engine.features)
+            _features(model.engine)
     return config
 
 
@@ -223,6 +240,7 @@ def engine_spec(config: Config, model: ModelConfig, environment: Mapping[str, st
             slots=engine.slots,
             context_tokens=engine.context_tokens,
             threads=engine.threads,
+            embeddings=engine.embeddings,
         )
     if isinstance(engine, Vllm):
         return engines.vllm(
@@ -234,6 +252,8 @@ def engine_spec(config: Config, model: ModelConfig, environment: Mapping[str, st
             context_tokens=engine.context_tokens,
             tool_parser=engine.tool_parser,
             reasoning_parser=engine.reasoning_parser,
+            embeddings=engine.embeddings,
+            images=engine.images,
             extra=engine.extra,
         )
     return engines.attached(
@@ -241,7 +261,7 @@ def engine_spec(config: Config, model: ModelConfig, environment: Mapping[str, st
         engine.engine_name,
         slots=engine.slots,
         context_tokens=engine.context_tokens,
-        features=_features(engine.features),
+        features=_features(engine),
         api_key=_read_key(config, engine.api_key_file),
         health_path=engine.health_path,
     )
@@ -256,12 +276,16 @@ def _read_key(config: Config, name: str | None) -> str | None:
         raise BadConfig(f"the engine's key file {name} can't be read: {error}") from error
 
 
-def _features(names: tuple[str, ...]) -> Feature:
-    features = Feature.KIND_CHAT
-    for name in names:
-        if name not in _KINDS:
-            raise BadConfig(f"no feature {name!r} of an engine; there are {', '.join(_KINDS)}")
-        features |= Feature[name.upper()]
+def _features(engine: Attached) -> Feature:
+    features = Feature(0)
+    for what, known, names in (
+        ("kind", _KINDS, engine.kinds),
+        ("feature", _FEATURES, engine.features),
+    ):
+        for name in names:
+            if name not in known:
+                raise BadConfig(f"no {what} {name!r} of an engine; there are {', '.join(known)}")
+            features |= Feature[f"KIND_{name}".upper() if what == "kind" else name.upper()]
     return features
 
 

@@ -18,21 +18,24 @@ from node.ports import Engine
 from node.pricing import Pricing
 from node.slots import Slots
 from pinaivu.chain.records import ModelRecord
-from pinaivu.codes import Feature
+from pinaivu.codes import Feature, JobKind
 from pinaivu.errors import InvalidEncoding
 from pinaivu.model_card import ModelCard
 from pinaivu.tokens import Tokenizer
 
 SERVED: Final = (
     Feature.KIND_CHAT
+    | Feature.KIND_COMPLETION
+    | Feature.KIND_EMBEDDING
     | Feature.TOOLS
     | Feature.STRUCTURED
     | Feature.LOGPROBS
     | Feature.CHOICES
+    | Feature.IMAGES
     | Feature.REASONING
     | Feature.CONTINUES
 )
-"""What this node can serve if its engine can: chat completions whose tokens it can count."""
+"""What this node can serve if its engine can: what it can count by the model's own files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,11 @@ class SupervisedEngine:
             return False
         return True
 
-    def stream_chat(self, body: bytes) -> AbstractAsyncContextManager[AsyncIterator[list[bytes]]]:
-        """See `Engine.stream_chat`; also raises `EngineDown`."""
-        return self._supervisor.client.stream_chat(body)
+    def stream(
+        self, kind: JobKind, body: bytes
+    ) -> AbstractAsyncContextManager[AsyncIterator[list[bytes]]]:
+        """See `Engine.stream`; also raises `EngineDown`."""
+        return self._supervisor.client.stream(kind, body)
 
 
 def load_files(directory: Path) -> ModelFiles:

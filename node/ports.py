@@ -18,6 +18,7 @@ from pinaivu.chain.records import (
     NodeRecord,
     PairRecord,
 )
+from pinaivu.codes import JobKind
 from pinaivu.manifest import Manifest, Parameters
 
 NowMs = Callable[[], int]
@@ -81,14 +82,16 @@ class Directory(Protocol):
 
 
 class Engine(Protocol):
-    """A model that streams chat completions."""
+    """A model that answers."""
 
     @property
     def ready(self) -> bool:
         """Whether it serves at this moment."""
 
-    def stream_chat(self, body: bytes) -> AbstractAsyncContextManager[AsyncIterator[list[bytes]]]:
-        """Stream a completion, one list of event payloads per read, without the end marker.
+    def stream(
+        self, kind: JobKind, body: bytes
+    ) -> AbstractAsyncContextManager[AsyncIterator[list[bytes]]]:
+        """Stream an answer, one list of event payloads per read, without the end marker.
 
         Leaving the block drops the request at once. The loop ends without an error only after a
         whole answer; `TransportFailure` (see `node.engines.errors`) otherwise.

@@ -117,7 +117,8 @@ class Work:
     async def _produce(self) -> None:
         engine = self.order.model.engine
         try:
-            async with engine.stream_chat(engine_body(self.order)) as events:
+            kind = self.order.request.kind
+            async with engine.stream(kind, engine_body(self.order)) as events:
                 async for batch in events:
                     for event in batch:
                         await self._forward(event)
@@ -139,7 +140,7 @@ class Work:
         tokens = self.answer.take(event)
         self._held.append(event)
         self.window.put(tokens)
-        if tokens and not self.first_token_ms:
+        if self.answer.begun and not self.first_token_ms:
             self.first_token_ms = self._now_ms()
         if tokens > _OVERRUN * self.order.award.max_output_tokens:
             self._send()
@@ -148,7 +149,7 @@ class Work:
 
     def _send(self, *, whole: bool = False) -> None:
         """Send the frame, but the first one only with content: that is what is acknowledged."""
-        if not self._held or not (self.answer.tokens or whole):
+        if not self._held or not (self.answer.begun or whole):
             return
         try:
             self._stream.send(wire.encode(wire.Chunk(self._held)))

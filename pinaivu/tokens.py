@@ -6,6 +6,10 @@
     counter.feed("Par"), counter.feed("is")
     counter.finish()                      # == tokenizer.count_text("Paris")
 
+Prompts of completions and inputs of embeddings have no template: their tokens are those of each
+text alone, and token ids count as they are. What an engine puts around them (a beginning of
+sequence, a separator) is not counted. An embedding has no output tokens.
+
 Counting is pure and needs no engine. What an engine sampled may be another split of the same text
 (it can choose " a" and "b" where the tokenizer would write " ab"), so counts of two parties agree
 on text, and agree with an engine's own report only within the tolerance of `types.md` §8, V9.
@@ -13,12 +17,13 @@ on text, and agree with an engine's own report only within the tolerance of `typ
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import tokenizers
 from tokenizers import processors
 
-from pinaivu.chat_template import ChatTemplate
+from pinaivu.chat_template import ChatTemplate, NotCountable
+from pinaivu.codes import JobKind
 from pinaivu.errors import InvalidEncoding, Misconfigured
 from pinaivu.model_card import tokenizer_digest
 
@@ -27,6 +32,17 @@ TEMPLATE_FILE: Final = "chat_template.jinja"
 
 _KEPT_CHARS: Final = 32
 _LONGEST_WORD_CHARS: Final = 256
+_INPUTS: Final = {JobKind.COMPLETION: "prompt", JobKind.EMBEDDING: "input"}
+
+
+class OutputCounter(Protocol):
+    """Counts the output tokens of an answer that arrives in pieces."""
+
+    def feed(self, text: str) -> int:
+        """Add a piece; the tokens of everything so far."""
+
+    def finish(self) -> int:
+        """The tokens of the whole."""
 
 
 class Tokenizer:
@@ -69,12 +85,22 @@ class Tokenizer:
         """Tokens of a text alone. Raises `InvalidEncoding` for a lone surrogate."""
         return len(self._encode(text))
 
-    def count_prompt(self, body: Mapping[str, Any]) -> int:
-        """Tokens that the prompt of a chat completion's body has once the template is applied.
+    def count_prompt(self, body: Mapping[str, Any], kind: JobKind = JobKind.CHAT) -> int:
+        """Tokens that a request's body has the model read; for a chat by its template.
 
-        Raises `NotCountable` (see `ChatTemplate.render`).
+        Raises `NotCountable` naming the member (see `ChatTemplate.render`).
         """
-        return self.count_text(self._template.render(body))
+        if kind == JobKind.CHAT:
+            return self.count_text(self._template.render(body))
+        name = _INPUTS[kind]
+        given = body.get(name)
+        if isinstance(given, list) and not any(isinstance(item, int) for item in given):
+            return sum(self._count_input(f"{name}[{i}]", item) for i, item in enumerate(given))
+        return self._count_input(name, given)
+
+    def count_output(self, text: str, kind: JobKind = JobKind.CHAT) -> int:
+        """Output tokens of an answer's text, or of a part of it."""
+        return 0 if kind == JobKind.EMBEDDING else self.count_text(text)
 
     def render_prompt(self, body: Mapping[str, Any]) -> str:
         """The text whose tokens `count_prompt` counts."""
@@ -84,15 +110,42 @@ class Tokenizer:
         """A counter for a text that arrives in pieces."""
         return StreamCounter(self._encode, self._longest_added)
 
+    def output_counter(self, kind: JobKind) -> OutputCounter:
+        """A counter for the output of such a job."""
+        return NothingGenerated() if kind == JobKind.EMBEDDING else self.stream()
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text alone. Raises `InvalidEncoding` for a lone surrogate."""
         return list(self._encode(text).ids)
+
+    def _count_input(self, where: str, given: object) -> int:
+        """Tokens of one text or list of token ids."""
+        if isinstance(given, str):
+            return self.count_text(given)
+        if not isinstance(given, list) or not all(isinstance(item, int) for item in given):
+            raise NotCountable(where, "is neither text nor token ids")
+        known = self._model.get_vocab_size(with_added_tokens=True)
+        if any(not 0 <= token < known for token in given):
+            raise NotCountable(where, f"names a token that the model lacks; it has {known}")
+        return len(given)
 
     def _encode(self, text: str) -> tokenizers.Encoding:
         try:
             return self._model.encode(text, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError) as error:
             raise InvalidEncoding("a text with a lone surrogate has no tokens") from error
+
+
+class NothingGenerated:
+    """The counter of what has no output tokens, whatever its text."""
+
+    def feed(self, text: str) -> int:  # noqa: ARG002 - as the protocol has it
+        """Nothing."""
+        return 0
+
+    def finish(self) -> int:
+        """Nothing."""
+        return 0
 
 
 class StreamCounter:

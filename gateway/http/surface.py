@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from gateway.access import Access, Holder
 from gateway.accounts import Account
@@ -25,6 +26,7 @@ from gateway.ledger import Ledger
 from gateway.logs import Entry, Logs
 from gateway.ports import ServedModel
 from gateway.wallets import Wallets
+from pinaivu.codes import JobKind
 from pinaivu.messages import Grant
 from pinaivu.metering import reserve
 from pinaivu.typed_data import Signed
@@ -65,8 +67,8 @@ class Gateway:
         """Who asks; 401 for a stranger."""
         return await self.access.authenticate(request.headers.get("authorization"))
 
-    async def begin(self, request: Request) -> Exchange:
-        """Judge a chat completion's request and put it on the market; `ApiError` otherwise."""
+    async def begin(self, request: Request, kind: JobKind) -> Exchange:
+        """Judge a request and put it on the market; `ApiError` otherwise."""
         holder = await self.holder(request)
         length = request.headers.get("content-length")
         async with aclosing(request.stream()) as chunks:
@@ -78,17 +80,21 @@ class Gateway:
                 "The gateway serves as many requests as it can; retry in a second.",
                 retry_after_s=1,
             )
-        exchange = await self._exchange(holder, await self._demand(raw))
+        exchange = await self._exchange(holder, await self._demand(raw, kind))
         self.desk.nursery.start_soon(exchange.run)
         return exchange
 
-    async def _demand(self, raw: bytes) -> Demand:
-        default = self.limits.default_output_tokens
-        if len(raw) < _COUNT_IN_THREAD_FROM:
-            return read_demand(raw, self.models, default_output_tokens=default)
-        return await trio.to_thread.run_sync(
-            lambda: read_demand(raw, self.models, default_output_tokens=default)
+    async def _demand(self, raw: bytes, kind: JobKind) -> Demand:
+        read = partial(
+            read_demand,
+            raw,
+            self.models,
+            default_output_tokens=self.limits.default_output_tokens,
+            kind=kind,
         )
+        if len(raw) < _COUNT_IN_THREAD_FROM:
+            return read()
+        return await trio.to_thread.run_sync(read)
 
     async def _exchange(self, holder: Holder, demand: Demand) -> Exchange:
         grants = await self.access.grants(holder, demand.model.name)
@@ -124,3 +130,9 @@ class Gateway:
             random=self.random,
         )
         return Entry(log=log, draft=draft, rules=rules)
+
+
+def error_response(error: ApiError, request_id: str | None = None) -> Response:
+    """An error in OpenAI's form, with its headers."""
+    headers = error.headers() | ({"x-request-id": request_id} if request_id else {})
+    return JSONResponse(error.body(request_id), status_code=error.status, headers=headers)

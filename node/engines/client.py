@@ -1,14 +1,17 @@
-"""A lean HTTP/1.1 client for one engine: streams completions, one batch of events per socket read.
+"""A lean HTTP/1.1 client for one engine: streams answers, one batch of events per socket read.
 
-    async with client.stream_chat(body) as events:
+    async with client.stream(JobKind.CHAT, body) as events:
         async for batch in events:          # payloads of `data:` lines, without [DONE]
             ...
+
+Embeddings come whole from an engine and are given in parts of the same kind (see `embeddings`).
 
 A connection serves one request. That costs a fraction of a millisecond on loopback, and leaving
 the block closes the connection, which is how an engine learns that nobody listens any more and
 frees the slot; an idle connection that the engine closes at the wrong moment can't exist.
 
-The loop ends without an error only if the engine said `[DONE]`. Nothing in a payload is checked.
+The loop ends without an error only if the engine said `[DONE]`, or gave its answer whole. Nothing
+in a streamed payload is checked.
 """
 
 import json
@@ -22,6 +25,7 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
+from node.engines.embeddings import parts
 from node.engines.errors import (
     EngineBrokeOff,
     EngineRefused,
@@ -31,10 +35,18 @@ from node.engines.errors import (
 )
 from node.engines.spec import GaugeNames
 from node.engines.sse import EventDecoder, EventTooLong
+from pinaivu.codes import JobKind
 
 _READ_BYTES: Final = 64 << 10
 _REFUSAL_BYTES: Final = 64 << 10
 _ANSWER_BYTES: Final = 4 << 20
+_EMBEDDINGS_BYTES: Final = 64 << 20
+PATHS: Final = {
+    JobKind.CHAT: "/v1/chat/completions",
+    JobKind.COMPLETION: "/v1/completions",
+    JobKind.EMBEDDING: "/v1/embeddings",
+}
+"""Where each kind of request goes."""
 _OK: Final = 200
 _DONE: Final = b"[DONE]"
 _ERROR: Final = b'{"error"'
@@ -88,17 +100,20 @@ class EngineClient:
         self.url = url
 
     @asynccontextmanager
-    async def stream_chat(self, body: bytes) -> AsyncIterator["Events"]:
-        """Stream `/v1/chat/completions`; `body` is the request's JSON with `"stream": true`.
+    async def stream(self, kind: JobKind, body: bytes) -> AsyncIterator[AsyncIterator[list[bytes]]]:
+        """Stream an answer; `body` is the request's JSON, with `"stream": true` where text comes.
 
         Entering waits for the status, so a refusal is raised here. Leaving, also by cancellation,
         closes the connection at once.
         """
         deadline = trio.current_time() + self._patience.first_token_s
         with _fail_at(deadline):
-            exchange = await self._open("POST", "/v1/chat/completions", body)
+            exchange = await self._open("POST", PATHS[kind], body)
         try:
-            yield Events(exchange, deadline, self._patience.token_s)
+            if kind == JobKind.EMBEDDING:
+                yield _embeddings(exchange, deadline)
+            else:
+                yield Events(exchange, deadline, self._patience.token_s)
         finally:
             await exchange.close()
 
@@ -223,6 +238,14 @@ class Events:
             return self._decoder.feed(chunk)
         except EventTooLong as error:
             raise EngineBrokeOff(f"the engine's stream is no event stream: {error}") from error
+
+
+async def _embeddings(exchange: "_Exchange", deadline: float) -> AsyncIterator[list[bytes]]:
+    """The parts of an embedding answer, once it is there as a whole."""
+    with _fail_at(deadline):
+        answer = await exchange.read_all(_EMBEDDINGS_BYTES)
+    for batch in parts(answer):
+        yield batch
 
 
 class _Exchange:

@@ -27,6 +27,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--slots", type=int, default=1, help="requests at once")
     parser.add_argument("--context", type=int, default=2048, help="tokens of context per slot")
     parser.add_argument("--threads", type=int, default=1, help="threads that compute")
+    parser.add_argument("--embeddings", action="store_true", help="serve embeddings, too")
     return parser.parse_args()
 
 
@@ -47,6 +48,9 @@ def main() -> None:
     params.n_ctx = arguments.slots * arguments.context
     params.cpuparams.n_threads = arguments.threads
     params.cpuparams_batch.n_threads = arguments.threads
+    if arguments.embeddings:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.cache_ram_mib = 0
     params.endpoint_metrics = True
     params.endpoint_slots = False

@@ -18,6 +18,7 @@ import trio
 
 from node.engines.errors import EngineUnusable
 from node.engines.spec import EngineSpec
+from pinaivu.codes import JobKind
 
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_1000_S: Final = 10**12
@@ -25,11 +26,13 @@ _FEWEST_TOKENS: Final = 8
 _FILLER: Final = "Tell a long story about a lighthouse, its keeper, and the sea. " * 8
 
 
-class ChatEngine(Protocol):
+class MeasuredEngine(Protocol):
     """What is measured: `EngineClient`, or a double with a clock of its own."""
 
-    def stream_chat(self, body: bytes) -> AbstractAsyncContextManager[AsyncIterator[list[bytes]]]:
-        """Stream a chat completion; see `EngineClient.stream_chat`."""
+    def stream(
+        self, kind: JobKind, body: bytes
+    ) -> AbstractAsyncContextManager[AsyncIterator[list[bytes]]]:
+        """Stream an answer; see `EngineClient.stream`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Effort:
 
 
 async def measure(
-    engine: ChatEngine,
+    engine: MeasuredEngine,
     spec: EngineSpec,
     *,
     clock_ns: Callable[[], int],
@@ -76,7 +79,10 @@ async def measure(
     """
 
     async def one(label: str) -> EnginePromise:
-        return await _timed(engine, _body(spec, f"{nonce} {label}. {_FILLER}", effort), clock_ns)
+        body = _body(spec, f"{nonce} {label}. {_FILLER}", effort)
+        if spec.main_kind == JobKind.EMBEDDING:
+            return await _timed_embedding(engine, body, clock_ns)
+        return await _timed(engine, spec.main_kind, body, clock_ns)
 
     await one("warm-up")
     alone = _slowest([await one(f"alone {run}") for run in range(effort.runs)])
@@ -96,11 +102,24 @@ async def measure(
     return Measurement(alone, _slowest(together))
 
 
-async def _timed(engine: ChatEngine, body: bytes, clock_ns: Callable[[], int]) -> EnginePromise:
+async def _timed_embedding(
+    engine: MeasuredEngine, body: bytes, clock_ns: Callable[[], int]
+) -> EnginePromise:
+    """One request's figures, where nothing is generated: the least rate stands for none."""
+    began = clock_ns()
+    async with engine.stream(JobKind.EMBEDDING, body) as events:
+        async for _ in events:
+            pass
+    return EnginePromise(ttft_ms=max(1, -(-(clock_ns() - began) // _NS_PER_MS)), tps_milli=1)
+
+
+async def _timed(
+    engine: MeasuredEngine, kind: JobKind, body: bytes, clock_ns: Callable[[], int]
+) -> EnginePromise:
     """One request's figures. Tokens that came with the first were not waited for: not counted."""
     began = clock_ns()
     first = last = first_tokens = tokens = 0
-    async with engine.stream_chat(body) as events:
+    async with engine.stream(kind, body) as events:
         async for batch in events:
             now = clock_ns()
             chunks = [json.loads(payload) for payload in batch]
@@ -120,9 +139,10 @@ async def _timed(engine: ChatEngine, body: bytes, clock_ns: Callable[[], int]) -
 
 
 def _body(spec: EngineSpec, prompt: str, effort: Effort) -> bytes:
+    if spec.main_kind == JobKind.EMBEDDING:
+        return json.dumps(spec.probe(prompt)).encode()
     body: dict[str, Any] = {
-        "model": spec.model,
-        "messages": [{"role": "user", "content": prompt}],
+        **spec.probe(prompt),
         "max_tokens": effort.tokens,
         "temperature": 0,
         "stream": True,
@@ -133,8 +153,9 @@ def _body(spec: EngineSpec, prompt: str, effort: Effort) -> bytes:
 
 
 def _has_text(chunk: dict[str, Any]) -> bool:
-    delta = chunk["choices"][0].get("delta", {}) if chunk.get("choices") else {}
-    return any(delta.get(name) for name in ("content", "reasoning_content", "reasoning"))
+    choice = chunk["choices"][0] if chunk.get("choices") else {}
+    delta = choice.get("delta") or choice
+    return any(delta.get(name) for name in ("content", "reasoning_content", "reasoning", "text"))
 
 
 def _reported(chunk: dict[str, Any]) -> int:

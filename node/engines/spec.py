@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pinaivu.codes import Feature
+from pinaivu.codes import Feature, JobKind
 
 _PASSED_ON: Final = frozenset(
     {"HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR", "XDG_CACHE_HOME"}
@@ -23,6 +23,11 @@ _VLLM_ENVIRONMENT: Final = {
     "HF_HUB_OFFLINE": "1",  # weights come from a directory whose digests are on the model card
     "TRANSFORMERS_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
+}
+_KINDS: Final = {
+    JobKind.CHAT: Feature.KIND_CHAT,
+    JobKind.COMPLETION: Feature.KIND_COMPLETION,
+    JobKind.EMBEDDING: Feature.KIND_EMBEDDING,
 }
 _TEXT_FEATURES: Final = (
     Feature.KIND_CHAT
@@ -64,6 +69,20 @@ class EngineSpec:
     gauges: GaugeNames | None = None
     measuring: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def main_kind(self) -> JobKind:
+        """What it is tried and measured with: chat where it chats."""
+        return next(kind for kind, feature in _KINDS.items() if feature & self.features)
+
+    def probe(self, text: str) -> dict[str, Any]:
+        """The least body of a request of the main kind about a text."""
+        member: dict[JobKind, dict[str, Any]] = {
+            JobKind.CHAT: {"messages": [{"role": "user", "content": text}]},
+            JobKind.COMPLETION: {"prompt": text},
+            JobKind.EMBEDDING: {"input": text},
+        }
+        return {"model": self.model, **member[self.main_kind]}
+
     def command(self, port: int) -> tuple[str, ...]:
         """The child's command line, serving on `port`."""
         return (*self.argv, "--port", str(port))
@@ -77,12 +96,13 @@ def llamacpp(
     slots: int = 1,
     context_tokens: int = 2048,
     threads: int = 1,
+    embeddings: bool = False,
     python: str = sys.executable,
 ) -> EngineSpec:
     """The llama.cpp server of the `xllamacpp` package with a GGUF file.
 
-    Its script is started by path and without its folder on the import path (`-P`), so it runs from
-    any working directory.
+    With `embeddings` it serves these too, the mean over a text's tokens. Its script is started by
+    path and without its folder on the import path (`-P`), so it runs from any working directory.
     """
     script = Path(__file__).with_name("llamacpp_server.py")
     options = {
@@ -97,8 +117,8 @@ def llamacpp(
         model=model,
         slots=slots,
         context_tokens=context_tokens,
-        features=_TEXT_FEATURES,
-        argv=(python, "-P", str(script), *_flat(options)),
+        features=_TEXT_FEATURES | (Feature.KIND_EMBEDDING if embeddings else Feature(0)),
+        argv=(python, "-P", str(script), *_flat(options), *(["--embeddings"] * embeddings)),
         env=env,
         gauges=GaugeNames("llamacpp:requests_processing", "llamacpp:requests_deferred"),
         measuring={"ignore_eos": True},
@@ -115,10 +135,13 @@ def vllm(
     context_tokens: int = 8192,
     tool_parser: str | None = None,
     reasoning_parser: str | None = None,
+    embeddings: bool = False,
+    images: bool = False,
     extra: tuple[str, ...] = (),
 ) -> EngineSpec:
     """VLLM's OpenAI server with a model directory, from the environment that `python` belongs to.
 
+    With `embeddings` the model is one that embeds and does nothing else; `images`: it takes them.
     `extra` is appended to the command line (`--dtype`, `--tensor-parallel-size`, …). The module is
     started instead of the `vllm` script because repackaged builds break the latter.
     """
@@ -129,7 +152,9 @@ def vllm(
         "--max-model-len": str(context_tokens),
         "--max-num-seqs": str(slots),
     }
-    features = _TEXT_FEATURES | Feature.CHOICES
+    features = Feature.KIND_EMBEDDING if embeddings else _TEXT_FEATURES | Feature.CHOICES
+    if images:
+        features |= Feature.IMAGES
     flags: tuple[str, ...] = ()
     if tool_parser:
         features |= Feature.TOOLS
@@ -188,11 +213,13 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def continued(body: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """The chat completion `body` for an engine that goes on after `text` instead of beginning.
+    """The request `body` for an engine that goes on after `text` instead of beginning.
 
     Understood by vLLM and by our llama.cpp server. Its prompt count is not the job's: prompts are
     counted on the client's own body.
     """
+    if "prompt" in body:
+        return {**body, "prompt": body["prompt"] + text}
     return {
         **body,
         "messages": [*body["messages"], {"role": "assistant", "content": text}],

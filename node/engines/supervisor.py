@@ -3,7 +3,7 @@
     supervisor = Supervisor(spec, log_path=path, report=print)
     async with trio.open_nursery() as nursery:
         await nursery.start(supervisor.run)      # returns when the engine serves
-        async with supervisor.client.stream_chat(body) as events: ...
+        async with supervisor.client.stream(JobKind.CHAT, body) as events: ...
 
 *Ready* means that the health path answers, the engine lists the model, and one token of a real
 completion came: an engine can be healthy and fail its first request. The first start must succeed,
@@ -20,11 +20,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from node.engines.client import EngineClient, Patience
+from node.engines.client import PATHS, EngineClient, Patience
 from node.engines.errors import (
     EngineDown,
     EngineStartFailed,
@@ -32,6 +32,7 @@ from node.engines.errors import (
 )
 from node.engines.process import EngineProcess
 from node.engines.spec import EngineSpec
+from pinaivu.codes import JobKind
 from pinaivu.errors import TransportFailure
 
 if TYPE_CHECKING:
@@ -180,27 +181,26 @@ class Supervisor:
         )
 
     async def _prove(self, client: EngineClient, process: EngineProcess | None) -> None:
-        """Have the engine name the model and give one token of it."""
-        body: dict[str, Any] = {
-            "model": self.spec.model,
-            "messages": [{"role": "user", "content": "Hello"}],
-            "max_tokens": 1,
-        }
+        """Have the engine name the model and give one token, or one embedding, of it."""
+        embeds = self.spec.main_kind == JobKind.EMBEDDING
+        body = self.spec.probe("Hello") | ({} if embeds else {"max_tokens": 1})
         try:
             names = await client.models()
             if self.spec.model not in names:
                 raise EngineUnusable(
                     f"the engine at {client.url} serves {', '.join(names)}, not {self.spec.model}"
                 )
-            answer = json.loads(await client.post("/v1/chat/completions", body))
-            tokens = answer["usage"]["completion_tokens"]
+            answer = json.loads(await client.post(PATHS[self.spec.main_kind], body))
+            tokens = len(answer["data"]) if embeds else answer["usage"]["completion_tokens"]
         except TransportFailure as error:
             reason = f"the engine started, but its first completion failed: {error}"
             raise EngineStartFailed(reason, _tail(process)) from error
         except (ValueError, LookupError, TypeError) as error:
-            raise EngineUnusable("the engine's completion holds no usage report") from error
+            why = "the engine's completion holds no usage report, or no embedding"
+            raise EngineUnusable(why) from error
         if tokens != 1:
-            raise EngineUnusable(f"the engine gave {tokens} tokens where 1 was asked for")
+            what = "embeddings" if embeds else "tokens"
+            raise EngineUnusable(f"the engine gave {tokens} {what} where 1 was asked for")
 
     async def _watch(self, client: EngineClient, process: EngineProcess | None) -> str:
         """Return why the engine has to be started again, once it has to."""

@@ -1,19 +1,23 @@
 """OpenAI bodies as far as the market has to understand them: pure functions over parsed JSON.
 
 - `requests`: reads a body, says what it demands of a node, refuses what can't be committed to;
-- `responses`: gathers a stream or a whole response into canonical choices and their text.
+- `responses`, `embeddings`: gather a stream or a whole response into canonical choices and their
+  text; `gathered` is what both have in common.
 
 Members nobody here knows are left to the engine, unread and untouched. Nothing here counts tokens.
 """
 
+from pinaivu.openai.claims import BadResponse
+from pinaivu.openai.gathered import Gathered, gather
 from pinaivu.openai.requests import (
     ChatRequest,
     CompletionRequest,
     EmbeddingRequest,
     Request,
     read_request,
+    require_inline_images,
 )
-from pinaivu.openai.responses import Aggregator, BadResponse, canonical_choices, finish_of, text
+from pinaivu.openai.responses import Aggregator, canonical_choices, finish_of, text
 
 __all__ = [
     "Aggregator",
@@ -21,9 +25,12 @@ __all__ = [
     "ChatRequest",
     "CompletionRequest",
     "EmbeddingRequest",
+    "Gathered",
     "Request",
     "canonical_choices",
     "finish_of",
+    "gather",
     "read_request",
+    "require_inline_images",
     "text",
 ]

@@ -11,7 +11,7 @@ audio, echoed prompts, hidden candidates (`best_of`) and a chat template of the 
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -31,6 +31,8 @@ from pinaivu.openai.bodies import (
 )
 
 MAX_CHOICES: Final = 128
+MAX_INPUTS: Final = 512
+"""Texts of one embedding request: what comes back for them is held in memory by everybody."""
 MAX_TOP_LOGPROBS: Final = 20
 
 ModelId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]{1,128}\Z")]
@@ -48,6 +50,8 @@ _NOT_PLAIN: Final = (
 
 class Request(Struct, frozen=True, kw_only=True):
     """What every kind of request has."""
+
+    kind: ClassVar[JobKind]
 
     model: ModelId
     user: str | None = None
@@ -153,6 +157,8 @@ class Generation(Request, frozen=True, kw_only=True):
 class ChatRequest(Generation, frozen=True, kw_only=True):
     """The body of a chat completion."""
 
+    kind: ClassVar[JobKind] = JobKind.CHAT
+
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     max_completion_tokens: Positive | None = None
     logprobs: bool | None = None
@@ -206,10 +212,13 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
 class CompletionRequest(Generation, frozen=True, kw_only=True):
     """The body of a completion."""
 
+    kind: ClassVar[JobKind] = JobKind.COMPLETION
+
     prompt: Input
     logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     best_of: Choices | None = None
     echo: bool | None = None
+    suffix: Literal[""] | None = None
 
     @property
     def choices(self) -> int:
@@ -224,6 +233,11 @@ class CompletionRequest(Generation, frozen=True, kw_only=True):
             features |= Feature.LOGPROBS
         return features
 
+    @property
+    def continuable(self) -> bool:
+        """Whether another node could go on from the text so far: a text, and one choice of it."""
+        return isinstance(self.prompt, str) and not self.features & _NOT_PLAIN
+
     def check(self) -> None:
         """Raise `InvalidParameter` for members that are well typed and yet contradict others."""
         _check_input("prompt", self.prompt)
@@ -237,6 +251,8 @@ class CompletionRequest(Generation, frozen=True, kw_only=True):
 
 class EmbeddingRequest(Request, frozen=True, kw_only=True):
     """The body of an embedding request."""
+
+    kind: ClassVar[JobKind] = JobKind.EMBEDDING
 
     input: Input
     encoding_format: Literal["float", "base64"] | None = None
@@ -264,6 +280,10 @@ class EmbeddingRequest(Request, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raise `InvalidParameter` for members that are well typed and yet contradict others."""
         _check_input("input", self.input)
+        if self.choices > MAX_INPUTS:
+            refuse(((), "input"), f"has more than {MAX_INPUTS} texts; send them apart")
+        if self.stream:
+            refuse(((), "stream"), "is for generated text; an embedding comes as a whole")
 
 
 _TYPES: Final[dict[JobKind, type[Request]]] = {
@@ -286,6 +306,21 @@ def read_request(kind: JobKind, body: object) -> Request:
         raise _named(str(error)) from error
     request.check()
     return request
+
+
+def require_inline_images(request: Request) -> None:
+    """Raise `InvalidParameter` for an image that somebody would have to fetch.
+
+    No commitment covers what is found behind a URL, and a node's engine that fetches what strangers
+    name knocks at its owner's doors.
+    """
+    messages = request.messages if isinstance(request, ChatRequest) else []
+    for number, message in enumerate(messages):
+        parts = message.content if isinstance(message.content, list) else []
+        for place, part in enumerate(parts):
+            if isinstance(part, ImagePart) and not part.image_url.url.startswith("data:"):
+                where = f"messages[{number}].content[{place}].image_url.url"
+                raise InvalidParameter(where, "is fetched by nobody; send the image as a data: URL")
 
 
 def inputs(value: Input) -> Sequence[str | list[int]]:

@@ -11,9 +11,6 @@ its end, so bytes can be hashed and segments cut as they come; it always holds f
 plain text.
 """
 
-import base64
-import binascii
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -21,20 +18,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pinaivu.codes import Finish, JobKind
-from pinaivu.errors import PeerFault
+from pinaivu.openai.claims import BadResponse, Usage
+from pinaivu.openai.embeddings import canonical_embeddings
 from pinaivu.openai.requests import MAX_CHOICES
 
-_FLOAT32_BYTES: Final = 4
 _REASONING, _CONTENT, _REFUSAL, _CALLS = range(4)
 _NAME, _ARGUMENTS = range(2)
 
 _Index = Annotated[int, Meta(ge=0)]
 _Slot: TypeAlias = tuple[int, int, int, int]
 """Choice index, field, tool call index, part of the call: sorts as the text is ordered."""
-
-
-class BadResponse(PeerFault):
-    """An engine or node sent what is no OpenAI response or chunk, or reported an error in it."""
 
 
 class _Function(Struct):
@@ -66,26 +59,10 @@ class _Choice(Struct):
     finish_reason: str | None = None
 
 
-class Usage(Struct):
-    """The engine's own report of token counts; a claim, never the only source."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
 class _Chunk(Struct):
     choices: list[_Choice] = []
     usage: Usage | None = None
     error: object = None
-
-
-class _Embedding(Struct):
-    embedding: str | list[float]
-    index: _Index = 0
-
-
-class _Embeddings(Struct):
-    data: list[_Embedding]
 
 
 class _State:
@@ -252,7 +229,7 @@ def canonical_choices(kind: JobKind, response: Mapping[str, Any]) -> list[dict[s
     Raises `BadResponse` for what is no response of that kind, or names a choice twice.
     """
     if kind == JobKind.EMBEDDING:
-        return _canonical_embeddings(response)
+        return canonical_embeddings(response)
     raw = response.get("choices")
     if not isinstance(raw, list):
         raise BadResponse("a response has a list of choices")
@@ -304,31 +281,3 @@ def _text_of(choice: Mapping[str, Any]) -> Iterator[str]:
         function = call.get("function", {})
         yield function.get("name", "")
         yield function.get("arguments", "")
-
-
-def _canonical_embeddings(response: Mapping[str, Any]) -> list[dict[str, object]]:
-    try:
-        data = msgspec.convert(response, _Embeddings).data
-    except msgspec.ValidationError as error:
-        raise BadResponse(f"no embedding response: {error}") from error
-    by_index = {item.index: item for item in data}
-    if sorted(by_index) != list(range(len(data))):
-        raise BadResponse("embeddings are not numbered from 0, each once")
-    return [
-        {"index": index, "embedding": _float32_base64(by_index[index].embedding)}
-        for index in range(len(data))
-    ]
-
-
-def _float32_base64(embedding: str | list[float]) -> str:
-    """Base64 of the float32 values, little-endian, whichever form they came in."""
-    try:
-        if isinstance(embedding, str):
-            packed = base64.b64decode(embedding, validate=True)
-        else:
-            packed = struct.pack(f"<{len(embedding)}f", *embedding)
-    except (binascii.Error, OverflowError, ValueError) as error:
-        raise BadResponse(f"an embedding is no list of float32 values: {error}") from error
-    if len(packed) % _FLOAT32_BYTES:
-        raise BadResponse("an embedding ends within a float32 value")
-    return base64.b64encode(packed).decode("ascii")

@@ -9,7 +9,8 @@ Three conversations, each on streams of its own protocol id:
   calls with `Hello`, `SubmitJob`, `ReportFailure`, `Deliver`; the coordinator, since version 2,
   with `PutBatch`.
 - `WORK_PROTOCOL`: ready streams a node opens to a gateway; one job each: `Dispatch` down, `Chunk`s
-  and one of `End` or `NodeRefused` up, `Ack`s and at most one `Cancel` down.
+  and one of `End` or `NodeRefused` up, `Ack`s and at most one `Cancel` down. Since version 2 a
+  dispatch says its kind, and a refusal what the engine answered.
 
 Signed messages travel as `typed_data.Signed.to_bytes`; whoever reads one checks the signature.
 Digests never depend on these frames.
@@ -20,11 +21,12 @@ from typing import Any, Final
 
 import msgspec
 
+from pinaivu.codes import JobKind
 from pinaivu.errors import InvalidEncoding
 
 NODE_PROTOCOL: Final = "/pinaivu/node/1"
 GATEWAY_PROTOCOL: Final = "/pinaivu/gateway/2"
-WORK_PROTOCOL: Final = "/pinaivu/work/1"
+WORK_PROTOCOL: Final = "/pinaivu/work/2"
 
 MAX_CONTROL_FRAME: Final = 1 << 20
 MAX_WORK_FRAME: Final = 8 << 20
@@ -162,7 +164,10 @@ class Receipted(_Frame, frozen=True, tag="receipted"):
 
 
 class Dispatch(_Frame, frozen=True, tag="dispatch"):
-    """The award with what it needs: the client's own body, this node's salts, text so far."""
+    """The award with what it needs: the client's own body, this node's salts, text so far.
+
+    `kind` is the job's (`codes.JobKind`), which says how the body is to be read.
+    """
 
     award: bytes  # Signed[Award]
     body: bytes
@@ -170,6 +175,7 @@ class Dispatch(_Frame, frozen=True, tag="dispatch"):
     salt_response: bytes
     salt_segment: bytes
     prefix: str = ""
+    kind: int = JobKind.CHAT
 
 
 class Chunk(_Frame, frozen=True, tag="chunk"):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final
 
+from pinaivu.codes import JobKind
 from pinaivu.model_card import tokenizer_digest
 
 _PROMPT_OVERHEAD: Final = 3
@@ -54,7 +55,7 @@ class SpaceCounter:
         """Spaces in a text."""
         return text.count(" ")
 
-    def count_prompt(self, body: Mapping[str, Any]) -> int:
+    def count_prompt(self, body: Mapping[str, Any], kind: JobKind = JobKind.CHAT) -> int:  # noqa: ARG002
         """Spaces in all messages, and a few for a template."""
         contents = "".join(str(message["content"]) for message in body["messages"])
         return _PROMPT_OVERHEAD + contents.count(" ")

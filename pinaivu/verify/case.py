@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from pinaivu.checkpoints import CheckpointKeys
+from pinaivu.codes import JobKind
 from pinaivu.commitments import Salts
 from pinaivu.keys import require_signer
 from pinaivu.manifest import Parameters
@@ -31,8 +32,8 @@ class TokenCounter(Protocol):
 
     digest: bytes
 
-    def count_prompt(self, body: Mapping[str, Any]) -> int:
-        """Tokens of a chat's prompt under the model's template; `InvalidEncoding` if none."""
+    def count_prompt(self, body: Mapping[str, Any], kind: JobKind = JobKind.CHAT) -> int:
+        """Tokens that a body has the model read; `InvalidEncoding` where that can't be said."""
         ...
 
     def count_text(self, text: str) -> int:

@@ -23,8 +23,6 @@ def counted(case: Case) -> Finding:
     card, tokenizer = case.contents.model_card, case.copies.tokenizer
     if card is not None:
         require_equal(card.fingerprint, case.receipt.fingerprint, "the model card's fingerprint")
-    if case.job.kind != JobKind.CHAT:
-        raise Lacks("not countable: only chat completions have a template to count by")
     if tokenizer is None:
         raise Lacks("needs the model's tokenizer")
     if card is None:
@@ -43,7 +41,7 @@ def counted(case: Case) -> Finding:
 def _recount_prompt(case: Case, tokenizer: TokenCounter, tolerance: Tolerance) -> int:
     body: Mapping[str, Any] = case.request
     try:
-        prompt = tokenizer.count_prompt(body)
+        prompt = tokenizer.count_prompt(body, _kind(case))
     except InvalidEncoding as error:
         raise Lacks(f"not countable: {error}") from error
     said = case.job.prompt_tokens
@@ -56,8 +54,8 @@ def _recount_outputs(case: Case, tokenizer: TokenCounter, tolerance: Tolerance) 
     billed = [work.segment for work in case.work if work.segment.output_billed]
     if not billed:
         return []
-    choices = canonical_choices(JobKind.CHAT, case.response)
-    messages: list[Any] = [choice["message"] for choice in choices]
+    choices = canonical_choices(_kind(case), case.response)
+    messages: list[Any] = [choice.get("message", {}) for choice in choices]
     if any("tool_calls" in message for message in messages):
         raise Lacks("not countable: tool calls, whose tokens are more than their text")
     whole = text(choices)
@@ -72,3 +70,8 @@ def _recount_outputs(case: Case, tokenizer: TokenCounter, tolerance: Tolerance) 
         require(agrees, f"segment {segment.rank} has {count} tokens, {said} are billed")
         counts.append(count)
     return counts
+
+
+def _kind(case: Case) -> JobKind:
+    require(case.job.kind in frozenset(JobKind), f"{case.job.kind} is no kind of job")
+    return JobKind(case.job.kind)

@@ -27,6 +27,7 @@ from node.quotes import Quotes
 from node.service import Node, Parts, Surroundings
 from node.wallet import NodeKeys
 from pinaivu import typed_data
+from pinaivu.codes import JobKind
 from pinaivu.keys import SecretKey
 from pinaivu.manifest import Block, Manifest
 from pinaivu.messages import Bid, Completion, Failure, Offer, Receipt
@@ -161,9 +162,9 @@ class ClientEngine:
         self.client = EngineClient(url, patience=Patience(first_token_s=20, token_s=20))
         self.ready = True
 
-    def stream_chat(self, body: bytes) -> Any:
-        """See `Engine.stream_chat`."""
-        return self.client.stream_chat(body)
+    def stream(self, kind: JobKind, body: bytes) -> Any:
+        """See `Engine.stream`."""
+        return self.client.stream(kind, body)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from node.engines.gguf_tokenizer import ModelFiles, check_files, convert
 from node.engines.measure import Effort, measure
 from node.engines.spec import child_environment, continued, llamacpp
 from node.engines.supervisor import Supervisor
+from pinaivu.codes import JobKind
 from pinaivu.tokens import Tokenizer
 
 pytestmark = pytest.mark.engine
@@ -107,7 +108,7 @@ def chat(body: dict[str, Any], **members: object) -> bytes:
 async def streamed(client: EngineClient, body: bytes) -> tuple[str, dict[str, Any]]:
     """The text and the usage report of a streamed completion."""
     text, usage = "", None
-    async with client.stream_chat(body) as events:
+    async with client.stream(JobKind.CHAT, body) as events:
         async for batch in events:
             for payload in batch:
                 chunk = json.loads(payload)
@@ -179,7 +180,9 @@ async def test_leaving_a_stream_frees_the_slot(tmp_path: Path) -> None:
     async with serving(tmp_path) as supervisor:
         client, gauges = supervisor.client, supervisor.spec.gauges
         assert gauges is not None
-        async with client.stream_chat(chat(body, max_tokens=1900, ignore_eos=True)) as events:
+        async with client.stream(
+            JobKind.CHAT, chat(body, max_tokens=1900, ignore_eos=True)
+        ) as events:
             await anext(events)
             assert (await client.load(gauges)).running == 1
         with trio.fail_after(5):

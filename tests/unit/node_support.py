@@ -27,7 +27,7 @@ from pinaivu.chain.records import (
     NodeRecord,
     PairRecord,
 )
-from pinaivu.codes import Clearing
+from pinaivu.codes import Clearing, JobKind
 from pinaivu.commitments import AckChain, Salts, request_commitment, request_digest
 from pinaivu.encoding import parse_json
 from pinaivu.keys import SecretKey, peer_id_of_point, point_of_compressed
@@ -226,11 +226,13 @@ class ListEngine:
     def __init__(self, batches: Sequence[Sequence[bytes]] = (), *, ready: bool = True) -> None:
         self.batches = batches
         self.ready = ready
+        self.kinds: list[JobKind] = []
         self.bodies: list[dict[str, Any]] = []
         self.dropped = 0
 
     @asynccontextmanager
-    async def stream_chat(self, body: bytes) -> AsyncIterator[AsyncIterator[list[bytes]]]:
+    async def stream(self, kind: JobKind, body: bytes) -> AsyncIterator[AsyncIterator[list[bytes]]]:
+        self.kinds.append(kind)
         self.bodies.append(msgspec.json.decode(body))
         try:
             yield self._events()

@@ -17,6 +17,7 @@ from node.engines.errors import (
     EngineUnusable,
 )
 from node.engines.spec import GaugeNames
+from pinaivu.codes import JobKind
 from pinaivu.errors import TransportFailure
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -78,7 +79,7 @@ def saying(*parts: bytes) -> Handler:
 
 async def collected(client: EngineClient, into: list[list[bytes]] | None = None) -> list[bytes]:
     batches = [] if into is None else into
-    async with client.stream_chat(b"{}") as events:
+    async with client.stream(JobKind.CHAT, b"{}") as events:
         async for batch in events:
             batches.append(batch)  # what came before an error is wanted
     return [payload for batch in batches for payload in batch]
@@ -105,7 +106,7 @@ async def test_the_request_carries_path_prefix_length_and_key() -> None:
         seen.append(await read_request(stream))
         await stream.send_all(HEAD + event("[DONE]"))
 
-    async with serving(handler) as client, client.stream_chat(b'{"a":1}') as events:
+    async with serving(handler) as client, client.stream(JobKind.CHAT, b'{"a":1}') as events:
         assert [batch async for batch in events] == []
     head, _, body = seen[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /prefix/v1/chat/completions HTTP/1.1\r\n")
@@ -188,7 +189,7 @@ async def test_time_that_the_caller_takes_is_not_the_engine_s(autojump_clock: ob
         await proceed.wait()
         await stream.send_all(parts[1] + parts[2])
 
-    async with serving(handler, patience) as client, client.stream_chat(b"{}") as events:
+    async with serving(handler, patience) as client, client.stream(JobKind.CHAT, b"{}") as events:
         assert await anext(events) == [b"1"]
         await trio.sleep(50)
         proceed.set()
@@ -212,7 +213,7 @@ async def test_leaving_closes_the_connection_at_once(how: str) -> None:
 
     async with serving(handler, Patience()) as client:
         with trio.CancelScope() as scope:
-            async with client.stream_chat(b"{}") as events:
+            async with client.stream(JobKind.CHAT, b"{}") as events:
                 await anext(events)
                 if how == "cancelled":
                     scope.cancel()

@@ -11,6 +11,7 @@ import trio
 from node.engines.errors import EngineRefused, EngineUnusable
 from node.engines.measure import Effort, EnginePromise, measure
 from node.engines.spec import EngineSpec, attached
+from pinaivu.codes import JobKind
 
 MS = 1_000_000
 Batch = tuple[int, list[dict[str, Any]]]
@@ -39,6 +40,7 @@ class ScriptedEngine:
 
     def __init__(self, answers: Sequence[list[Batch]]) -> None:
         self.now = 10**15
+        self.kinds: list[JobKind] = []
         self.bodies: list[dict[str, Any]] = []
         self._answers = list(answers)
 
@@ -46,9 +48,10 @@ class ScriptedEngine:
         return self.now
 
     @asynccontextmanager
-    async def stream_chat(  # noqa: D102
-        self, body: bytes
+    async def stream(  # noqa: D102
+        self, kind: JobKind, body: bytes
     ) -> AsyncIterator[AsyncIterator[list[bytes]]]:
+        self.kinds.append(kind)
         self.bodies.append(json.loads(body))
         await trio.lowlevel.checkpoint()
         yield self._batches(self._answers.pop(0))
@@ -118,10 +121,12 @@ async def test_an_answer_without_a_rate_promises_nothing(steps: list[Batch]) -> 
 async def test_a_refusal_while_all_slots_are_busy_is_the_refusal_itself() -> None:
     class Full(ScriptedEngine):
         @asynccontextmanager
-        async def stream_chat(self, body: bytes) -> AsyncIterator[AsyncIterator[list[bytes]]]:
+        async def stream(
+            self, kind: JobKind, body: bytes
+        ) -> AsyncIterator[AsyncIterator[list[bytes]]]:
             if b"together 1" in body:
                 raise EngineRefused(429, b"full")
-            async with super().stream_chat(body) as events:
+            async with super().stream(kind, body) as events:
                 yield events
 
     engine = Full([answer(1, 1)] * 5)

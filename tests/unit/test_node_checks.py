@@ -125,9 +125,9 @@ def _body(**members: object) -> bytes:
 WRONG_BODIES: list[tuple[str, bytes, str]] = [
     ("another model", _body(model="other"), "asks for model"),
     ("images", _body(messages=[{"role": "user", "content": [{"type": "image_url",
-     "image_url": {"url": "https://x.test/y.png"}}]}]), "features"),
-    ("a chat template", _body(chat_template="{{ 1 }}"), "no chat completion"),
-    ("nothing to say", _body(messages=[]), "no chat completion"),
+     "image_url": {"url": "https://x.test/y.png"}}]}]), "fetched by nobody"),
+    ("a chat template", _body(chat_template="{{ 1 }}"), "no request of kind 1"),
+    ("nothing to say", _body(messages=[]), "no request of kind 1"),
 ]  # fmt: skip
 
 

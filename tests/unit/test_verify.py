@@ -216,7 +216,7 @@ def test_more_tokens_billed_than_the_text_has_are_refuted() -> None:
     class Fewer:
         digest = rich_world().made.copies.tokenizer.digest  # type: ignore[union-attr]
 
-        def count_prompt(self, _: object) -> int:
+        def count_prompt(self, body: object, kind: object = None) -> int:  # noqa: ARG002
             return 7
 
         def count_text(self, text: str) -> int:

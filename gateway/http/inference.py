@@ -1,0 +1,75 @@
+"""The routes that have a model work: chat completions, completions, embeddings.
+
+Every request becomes an exchange of its own, which goes on to its signed end whatever the client
+does. Not here: what a body may say (`demands`) and what an answer looks like (`forms`).
+"""
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Final
+
+import msgspec
+import trio
+from fastapi import FastAPI, Request
+from sse_starlette import EventSourceResponse
+from starlette.responses import Response
+
+from gateway.exchange import Exchange
+from gateway.http.surface import Gateway, error_response
+from pinaivu.codes import JobKind
+
+PATHS: Final = {
+    "/v1/chat/completions": JobKind.CHAT,
+    "/v1/completions": JobKind.COMPLETION,
+    "/v1/embeddings": JobKind.EMBEDDING,
+}
+"""Where each kind of request is sent."""
+
+
+def add_inference_routes(app: FastAPI, gateway: Gateway) -> None:
+    """Add a route for each kind of request."""
+    for path, kind in PATHS.items():
+        _add_route(app, gateway, path, kind)
+
+
+def _add_route(app: FastAPI, gateway: Gateway, path: str, kind: JobKind) -> None:
+    @app.post(path)
+    async def infer(request: Request) -> Response:
+        exchange = await gateway.begin(request, kind)
+        answer, streams = exchange.answer, exchange.streams
+        something, ping = answer.begun if streams else answer.over, gateway.limits.heartbeat_s
+        with trio.move_on_after(ping if streams else math.inf):
+            await _wait_for(something, request, exchange)
+        if not something.is_set():
+            answer.begin_silent()
+        headers = {"x-request-id": exchange.request_id}
+        if answer.error is not None and not (streams and answer.shown):
+            return error_response(answer.error, exchange.request_id)
+        if streams:
+            return EventSourceResponse(_events(exchange), headers=headers, ping=ping, sep="\n")
+        body = msgspec.json.encode(answer.body)
+        return Response(body, media_type="application/json", headers=headers)
+
+
+async def _wait_for(event: trio.Event, request: Request, exchange: Exchange) -> None:
+    """Wait for `event`; a client that goes away meanwhile stops its exchange, which sets it."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        exchange.leave()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await event.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def _events(exchange: Exchange) -> AsyncIterator[bytes]:
+    try:
+        async with aclosing(exchange.answer.outlet.parts()) as parts:
+            async for part in parts:
+                yield part
+    finally:  # cancelled when the client goes away; nothing to do when it stayed
+        exchange.leave()
