@@ -27,11 +27,11 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from bench.auction_faces import Face, Frozen, Learning
+from bench.auction_faces import Face, Frozen, Learning, Memory
 from bench.auction_payers import MARKETS, Outlay, outlay
 from bench.auction_picture import draw_picture
 from bench.auction_play import Play, Result
-from bench.auction_strategies import CONTESTS
+from bench.auction_strategies import CONTESTS, Contest
 from bench.auction_tally import Tally
 from bench.auction_world import Episode, draw
 from pinaivu.manifest import Parameters, local_development_parameters
@@ -42,6 +42,8 @@ PICTURE: Final = HERE.parent / "docs" / "images" / "auction-economics.svg"
 EPISODES: Final = 6_000
 DEEP: Final = 60_000
 _CHUNK: Final = 500
+_SHARE_OF_TWENTY: Final = 100_000
+"""A party's largest share where there are twenty; on a local network it is far higher."""
 
 Tallies = dict[str, dict[str, Tally]]
 
@@ -66,19 +68,26 @@ def play_chunk(chunk: Chunk) -> tuple[int, dict[str, Tally]]:
         rivals = [
             face for m in episode.machines[contest.scene.own :] for face in contest.rivals([m])
         ]
-        truth = _earned(episode, contest.truth(own), rivals, chunk.parameters)
+        truth = _earned(contest, episode, contest.truth(own), rivals, chunk.parameters)
         for strategy in contest.strategies:
-            tried = _earned(episode, strategy.faces(own), rivals, chunk.parameters)
+            tried = _earned(contest, episode, strategy.faces(own), rivals, chunk.parameters)
             tallies[strategy.name].add(len(episode.tasks), truth, tried)
     return chunk.contest, tallies
 
 
 def _earned(
-    episode: Episode, own: list[Face], rivals: list[Face], parameters: Parameters
+    contest: Contest, episode: Episode, own: list[Face], rivals: list[Face], parameters: Parameters
 ) -> tuple[Result, set[bytes]]:
-    memory = Learning(parameters, rivals) if episode.scene.learns else Frozen()
-    result = Play(episode, [*own, *rivals], memory, parameters).run()
+    memory = _memory(episode, rivals, parameters)
+    result = Play(episode, [*own, *rivals], memory, parameters, contest.clear).run()
     return result, {face.payout for face in own}
+
+
+def _memory(episode: Episode, rivals: list[Face], parameters: Parameters) -> Memory:
+    if not episode.scene.learns:
+        return Frozen()
+    many = replace(parameters, party_share_ppm=_SHARE_OF_TWENTY)
+    return Learning(many, () if episode.scene.fresh else rivals)
 
 
 def chunks(episodes: int, parameters: Parameters) -> Iterator[Chunk]:
@@ -118,7 +127,8 @@ def report(tallies: Mapping[str, Mapping[str, Tally]], outlays: list[Outlay]) ->
     lines = [
         "Gain over truth of one owner; everybody else is truthful. Base units per auction (10⁶ are",
         "1 token of money) with the 95 % interval, then in % of truthful profit (— where truth",
-        "earns next to nothing) and of what truth is paid.",
+        "earns next to nothing) and of what truth is paid. With a rival: the part of the gain from",
+        "episodes in which the owner never was the only bidder left.",
     ]
     for scene, found in tallies.items():
         lines += ["", *_heading(scene, next(iter(found.values())))]
@@ -138,7 +148,10 @@ def _heading(scene: str, truth: Tally) -> tuple[str, str]:
         f"{truth.truth_revenue / truth.jobs:.0f} and earns {truth.truth_profit / truth.jobs:.1f} "
         f"per auction, wins {100 * truth.truth_wins / truth.jobs:.1f} %"
     )
-    columns = f"{'gain':>8} {'± 95 %':>7} {'of profit':>9} {'of paid':>8} {'wins':>7}  verdict"
+    columns = (
+        f"{'gain':>8} {'± 95 %':>7} {'of profit':>9} {'of paid':>8} {'wins':>7}  "
+        f"{'with a rival':>15}  verdict"
+    )
     return about, f"  {'strategy':38} {columns}"
 
 
@@ -150,8 +163,16 @@ def _line(name: str, tally: Tally) -> str:
     of_paid = "—" if revenue is None else f"{revenue:+.1f} %"
     return (
         f"  {name:38} {tally.gain:+8.2f} {tally.half_width:7.2f} {of_profit:>9} {of_paid:>8} "
-        f"{100 * tally.tried_wins / tally.jobs:5.1f} %  {tally.verdict}"
+        f"{100 * tally.tried_wins / tally.jobs:5.1f} %  {_rivalled(tally):>15}  {tally.verdict}"
     )
+
+
+def _rivalled(tally: Tally) -> str:
+    """The part with a rival; where an episode is many jobs, it is hardly ever without one."""
+    if tally.jobs > tally.episodes:
+        return "—"
+    gain, half = tally.gain_rivalled
+    return f"{gain:+.2f} ± {half:.2f}"
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ Failing and refusing cost nothing and earn nothing. All nodes answer a live roun
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,10 +34,27 @@ class Result:
     profit: dict[bytes, float] = field(default_factory=lambda: defaultdict(float))
     revenue: dict[bytes, float] = field(default_factory=lambda: defaultdict(float))
     wins: dict[bytes, int] = field(default_factory=lambda: defaultdict(int))
+    lone: set[bytes] = field(default_factory=set)
+    """Owners who were paid without a runner-up."""
     paid: float = 0.0
     cost: float = 0.0
     served: int = 0
     clearings: dict[Clearing, int] = field(default_factory=lambda: defaultdict(int))
+
+
+Clear = Callable[[Market, Iterable[Entrant], frozenset[bytes]], Cleared | None]
+"""How an auction is cleared: `rule.clear`, or a changed copy to compare it with."""
+
+
+def lone_at_bid(
+    market: Market, entrants: Iterable[Entrant], excluded: frozenset[bytes]
+) -> Cleared | None:
+    """The rule, but who is alone is paid its live bid instead of its standing offer."""
+    cleared = rule.clear(market, entrants, excluded)
+    if cleared is None or cleared.clearing != Clearing.LONE:
+        return cleared
+    price = cleared.entrant.price_out
+    return Cleared(cleared.entrant, market.price_in(price), price, cleared.clearing)
 
 
 class Play:
@@ -47,12 +64,18 @@ class Play:
     """
 
     def __init__(
-        self, episode: Episode, faces: Sequence[Face], memory: Memory, parameters: Parameters
+        self,
+        episode: Episode,
+        faces: Sequence[Face],
+        memory: Memory,
+        parameters: Parameters,
+        clear: Clear = rule.clear,
     ) -> None:
         self._episode = episode
         self._faces = faces
         self._memory = memory
         self._parameters = parameters
+        self._clear = clear
         self._awards = [0] * len(faces)
         self._until: list[list[float]] = [[] for _ in faces]
         self._offers: dict[int, Offer] = {}
@@ -70,7 +93,7 @@ class Play:
         places = {entrant.row.node: i for i, entrant in enumerate(book)}
         attempts: list[Attempt] = []
         while len(attempts) < self._parameters.max_ranks:
-            cleared = rule.clear(market, book, frozenset(tried.node for tried in attempts))
+            cleared = self._clear(market, book, frozenset(tried.node for tried in attempts))
             if cleared is None:
                 break
             attempts.append(self._attempt(task, places[cleared.entrant.row.node], cleared))
@@ -101,6 +124,8 @@ class Play:
         result.cost += cost
         result.served += 1
         result.clearings[cleared.clearing] += 1
+        if cleared.clearing == Clearing.LONE:
+            result.lone.add(owner)
 
     def _entrant(self, place: int, market: Market, task: Task) -> Entrant:
         face = self._faces[place]

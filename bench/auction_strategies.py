@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bench.auction_faces import Face, truthful, wallet
+from bench.auction_play import Clear, lone_at_bid
 from bench.auction_world import Machine, Scene, Task
+from pinaivu.auction import rule
 from pinaivu.auction.rule import Cleared
 
 PROMPT: Final = 820
@@ -47,6 +49,7 @@ class Contest:
     rivals: Faces = honest
     weight: float = 1.0
     """Share of the usual number of episodes: the long ones get fewer."""
+    clear: Clear = rule.clear
 
 
 def _each(change: Callable[[Face], Face], base: Faces = honest) -> Faces:
@@ -68,14 +71,15 @@ def _high_then(standing: float, live: float) -> Faces:
     return _each(change)
 
 
-def _promising(factor: float) -> Faces:
+def _promising(factor: float, base: Faces = honest) -> Faces:
     """Promise to be `factor` times as fast as one is."""
     return _each(
         lambda f: replace(
             f,
             ttft_ms=max(1, round(f.ttft_ms / factor)),
             tps_milli=max(1, round(f.tps_milli * factor)),
-        )
+        ),
+        base,
     )
 
 
@@ -158,8 +162,13 @@ def _halves(machines: Sequence[Machine]) -> list[Face]:
     return [replace(first, name=name, slots=slots) for name, slots in names if slots]
 
 
-def _renewing(base: Faces, *, explores: bool = False) -> Faces:
-    return _each(lambda f: replace(f, renew_after=19, explores=explores), base)
+def _exploring(machines: Sequence[Machine]) -> list[Face]:
+    """The truth of an owner whose nodes take exploration jobs, as they do by default."""
+    return [replace(f, explores=True) for f in honest(machines)]
+
+
+def _renewing(base: Faces) -> Faces:
+    return _each(lambda f: replace(f, renew_after=19), base)
 
 
 PRICES: Final = (
@@ -204,15 +213,24 @@ NEWCOMERS: Final = (
     Strategy("explores at +50 %", _each(_dearer(1.5), _new)),
     Strategy("five new identities, one wallet", _five_new),
 )
+_TWICE: Final = Strategy("promises twice the speed", _promising(2.0, _exploring))
+_HALF: Final = Strategy("promises half the speed", _promising(0.5, _exploring))
 LEARNING: Final = (
-    Strategy("offer +10 %", priced(1.1)),
-    Strategy("promises twice the speed", _promising(2.0)),
-    Strategy("promises half the speed", _promising(0.5)),
-    Strategy("twice the speed, new every 19 jobs", _renewing(_promising(2.0))),
-    Strategy("new every 19 jobs", _renewing(honest)),
-    Strategy("new every 19 jobs, explores", _renewing(honest, explores=True)),
-    Strategy("refuses under +10 %", _each(_refusing_below(0.1))),
+    Strategy("offer +10 %", _each(_dearer(1.1), _exploring)),
+    _TWICE,
+    _HALF,
+    Strategy("declines exploration", honest),
+    Strategy("new every 19 jobs", _renewing(_exploring)),
+    Strategy("twice the speed, new every 19 jobs", _renewing(_promising(2.0, _exploring))),
+    Strategy("refuses under +10 %", _each(_refusing_below(0.1), _exploring)),
 )
+LIVE: Final = (
+    Strategy("live bid +5 %", _high_then(_FULL_DISCOUNT, 1.05)),
+    Strategy("live bid +10 %", _high_then(_FULL_DISCOUNT, 1.1)),
+    Strategy("no live bid", priced(_FULL_DISCOUNT)),
+    Strategy("offer at cost", honest),
+)
+"""Against standing 25 % high and bidding at cost: what the price of who is alone does to bids."""
 SLOTS: Final = (
     *(Strategy(f"offer {x:+d} %", priced(1 + x / 100)) for x in (5, 10, 25, 50, 100)),
     Strategy("slots under two names, one wallet", _halves),
@@ -270,19 +288,48 @@ CONTESTS: Final = (
     ),
     Contest(
         Scene(
-            name="200 jobs, reputation learns",
+            name="400 jobs, reputation learns",
             fewest=3,
             most=6,
-            jobs=200,
+            jobs=400,
             learns=True,
             explore_ppm=_EXPLORED,
         ),
         LEARNING,
+        truth=_exploring,
+        rivals=_exploring,
+        weight=0.02,
+    ),
+    Contest(
+        Scene(
+            name="400 jobs, nobody known, reputation learns",
+            fewest=3,
+            most=6,
+            jobs=400,
+            learns=True,
+            fresh=True,
+            explore_ppm=_EXPLORED,
+        ),
+        (_TWICE, _HALF),
+        truth=_exploring,
+        rivals=_exploring,
         weight=0.02,
     ),
     Contest(
         Scene(name="200 jobs, slots fill up", fewest=3, most=6, jobs=200, tight=True),
         SLOTS,
         weight=0.02,
+    ),
+    *(
+        Contest(
+            Scene(name=f"{market}, all 25 % high; alone is paid its {paid}", fewest=few, most=most),
+            LIVE,
+            truth=_high_then(_FULL_DISCOUNT, 1.0),
+            rivals=_high_then(_FULL_DISCOUNT, 1.0),
+            weight=0.5,
+            clear=clear,
+        )
+        for market, few, most in (("alone", 1, 1), ("two", 2, 2), ("three to eight", 3, 8))
+        for paid, clear in (("offer", rule.clear), ("bid", lone_at_bid))
     ),
 )

@@ -21,6 +21,8 @@ class Tally:
     jobs: int = 0
     difference: float = 0.0
     square: float = 0.0
+    rivalled: float = 0.0
+    rivalled_square: float = 0.0
     truth_profit: float = 0.0
     truth_revenue: float = 0.0
     truth_wins: int = 0
@@ -39,6 +41,9 @@ class Tally:
         self.jobs += jobs
         self.difference += now - was
         self.square += (now - was) ** 2
+        if not any(result.lone & wallets for result, wallets in (truth, tried)):
+            self.rivalled += now - was
+            self.rivalled_square += (now - was) ** 2
         self.truth_profit += was
         self.truth_revenue += sum(truth[0].revenue[w] for w in truth[1])
         self.truth_wins += sum(truth[0].wins[w] for w in truth[1])
@@ -61,8 +66,19 @@ class Tally:
     @property
     def half_width(self) -> float:
         """Half of the gain's 95 % interval, base units per job."""
-        mean = self.difference / self.episodes
-        variance = max(0.0, self.square / self.episodes - mean * mean)
+        return self._half_width(self.difference, self.square)
+
+    @property
+    def gain_rivalled(self) -> tuple[float, float]:
+        """The part of the gain from episodes in which nobody of the owner's was paid alone.
+
+        With half of its interval; the rest of the gain comes of being alone, by truth or strategy.
+        """
+        return self.rivalled / self.jobs, self._half_width(self.rivalled, self.rivalled_square)
+
+    def _half_width(self, total: float, squares: float) -> float:
+        mean = total / self.episodes
+        variance = max(0.0, squares / self.episodes - mean * mean)
         return _Z95 * math.sqrt(variance / self.episodes) * self.episodes / self.jobs
 
     @property
@@ -81,11 +97,14 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         """Figures of `bench/out/auction_economics.json`."""
+        rivalled, half = self.gain_rivalled
         return {
             "auctions": self.jobs,
             "episodes": self.episodes,
             "gain_units_per_job": self.gain,
             "half_width_units_per_job": self.half_width,
+            "gain_rivalled_percent_of_revenue": self.share(rivalled, self.truth_revenue),
+            "half_width_rivalled_percent_of_revenue": self.share(half, self.truth_revenue),
             "truth_profit_units_per_job": self.truth_profit / self.jobs,
             "truth_revenue_units_per_job": self.truth_revenue / self.jobs,
             "gain_percent_of_profit": self.share(self.gain, self.truth_profit),

@@ -86,7 +86,8 @@ class Scene:
 
     `cost_ratio` multiplies the input cost away from the registry's ratio; `length_factor` makes the
     answers longer or shorter than the coordinator's M. With `tight` slots bind; else they never do.
-    `learns` takes success and calibrations from experience instead of the truth.
+    `learns` takes success and calibrations from experience instead of the truth; rivals have a past
+    then, unless all are `fresh`.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Scene:
     length_factor: float = 1.0
     tight: bool = False
     learns: bool = False
+    fresh: bool = False
     explore_ppm: int = 0
 
 

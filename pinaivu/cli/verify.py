@@ -5,19 +5,18 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import click
-import httpx
 from msgspec.structs import replace
 
 from pinaivu.bundles import unpack
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.facts import ContractFacts
 from pinaivu.cli import holdings
+from pinaivu.cli.fetched import book, fetch, public_bundle, request_id_of, root_beside
 from pinaivu.cli.place import network_options, open_chain, open_folder
 from pinaivu.cli.placed import Placed, placed
-from pinaivu.encoding import from_hex, parse_json, to_hex
+from pinaivu.encoding import from_hex, parse_json
 from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportFailure
 from pinaivu.local.ports import keep_ports
 from pinaivu.tokens import Tokenizer
@@ -27,7 +26,6 @@ from pinaivu.verify.case import Copies
 from pinaivu.verify.contents import read_contents
 from pinaivu.verify.findings import Lacks
 from pinaivu.verify.policy import Policy, development, strict
-from pinaivu.verify.rerun import book_beside
 from pinaivu.verify.verifier import Verifier
 
 _file = click.Path(dir_okay=False, exists=True, path_type=Path)
@@ -156,33 +154,24 @@ def _bundle(
 ) -> bytes:
     if Path(target).exists():
         return Path(target).read_bytes()
-    try:
-        request_id = str(UUID(target))
-    except ValueError as error:
-        raise click.UsageError(f"{target!r} is neither a file nor a request id") from error
+    request_id = request_id_of(target)
     if api_key:
         base = gateway_url or f"http://127.0.0.1:{_ports(network).gateway_http}"
         url = f"{base.rstrip('/')}/v1/receipts/{request_id}/bundle"
-        return _get(url, {"Authorization": f"Bearer {api_key}"}).content
-    base = (log_url or f"http://127.0.0.1:{_ports(network).coordinator_http}").rstrip("/")
-    found: Any = parse_json(_get(f"{base}/receipts/{request_id}", {}).content)
-    gateways = {entry["receipt"]["message"]["gateway"] for entry in found["receipts"]}
-    if len(gateways) != 1:
-        raise Misconfigured(f"{len(gateways)} gateways used this id: verify a bundle file instead")
-    return _get(f"{base}/bundles/{gateways.pop()}/{request_id}", {}).content
+        return fetch(url, {"Authorization": f"Bearer {api_key}"}).content
+    return public_bundle(_log(network, log_url), request_id)
 
 
 def _book(raw: bytes, network: Path, log_url: str | None, *, offline: bool) -> Any:
     """The book that a bundle's transcript leaves out, from the log; None if it can't be had."""
     try:
-        root = book_beside(read_contents(unpack(raw)).transcript)
+        root = root_beside(raw)
     except InvalidEncoding:
         return None  # the report says so
     if root is None or (offline and not log_url):
         return None
     try:
-        base = (log_url or f"http://127.0.0.1:{_ports(network).coordinator_http}").rstrip("/")
-        return parse_json(_get(f"{base}/books/{to_hex(root)}", {}).content)
+        return book(_log(network, log_url), root)
     except (TransportFailure, InvalidEncoding, Misconfigured) as error:
         click.echo(f"no book: {error}", err=True)
         return None
@@ -207,14 +196,8 @@ def _ports(network: Path) -> Any:
     return keep_ports(open_folder(network).ports)
 
 
-def _get(url: str, headers: dict[str, str]) -> httpx.Response:
-    try:
-        answer = httpx.get(url, headers=headers, timeout=30)
-    except httpx.HTTPError as error:
-        raise TransportFailure(f"{url}: {error or type(error).__name__}") from error
-    if answer.status_code != httpx.codes.OK:
-        raise TransportFailure(f"{url} answered {answer.status_code}: {answer.text[:300]}")
-    return answer
+def _log(network: Path, log_url: str | None) -> str:
+    return (log_url or f"http://127.0.0.1:{_ports(network).coordinator_http}").rstrip("/")
 
 
 def _json(path: Path | None) -> Any:

@@ -13,7 +13,7 @@ from sqlmodel import col, select
 from coordinator.archive import published_transcript
 from pinaivu.auction.replay import Replay, read_transcript
 from pinaivu.messages import Job, Receipt
-from pinaivu.reputation.replay import Match, StandingsDiffer, find_standings
+from pinaivu.reputation.replay import Match, StandingsDiffer, compare, find_standings
 from pinaivu.store.coordinator import JobRow, LeafRow, TranscriptRow
 from pinaivu.store.database import Database, open_database
 from pinaivu.typed_data import signed_from_bytes
@@ -92,8 +92,12 @@ async def test_a_row_that_no_receipts_give_is_found(database: Database, figure: 
     other = not value if figure == "newcomer" else value + 1
     entrants = list(replay.entrants)
     entrants[1] = replace(honest, row=replace(honest.row, **{figure: other}))
+    forged = replace(replay, entrants=entrants)
     with pytest.raises(StandingsDiffer, match="0x" + honest.row.node.hex()):
-        find_standings(receipts, replace(replay, entrants=entrants), MODEL, RULES)
+        find_standings(receipts, forged, MODEL, RULES)
+    (line,) = compare(receipts, forged, MODEL, RULES).different
+    assert (line.node, getattr(line.said, figure)) == (honest.row.node, other)
+    assert getattr(line.due, figure) == value
 
 
 async def test_an_m_that_no_receipts_give_is_found(database: Database) -> None:
