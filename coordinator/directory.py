@@ -6,9 +6,13 @@ While the chain can't be read, what was read within the last hour serves: a chai
 delays settlement and nothing else. What was never read can't be answered.
 
 Nothing is read ahead unless `run` is running; without it, what is older than 3 s is waited for.
+
+Jobs name payers as they like, so of each kind only the records used last are kept, as many as a
+book has places. Who is not on chain as a node, gateway or model takes no place.
 """
 
 import logging
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from math import inf
 from threading import Lock
@@ -18,12 +22,14 @@ import trio
 from msgspec import Struct
 
 from coordinator.ports import ChainView, ModelRecord, NodeRecord, PayerRecord
+from pinaivu.auction.replay import MOST_SLOTS
 from pinaivu.errors import PinaivuError, TransportFailure
 
 T = TypeVar("T")
 FRESH_S: Final = 3.0
 BOUND_S: Final = 10.0
 """The age up to which a record is used although a newer one could be had by waiting."""
+MOST: Final = MOST_SLOTS
 _USABLE_S: Final = 3600.0
 _READS_AHEAD: Final = 8  # at once: a slow chain must not take the threads that others need
 _logger = logging.getLogger(__name__)
@@ -42,10 +48,13 @@ class Seen(Struct, Generic[T], frozen=True, kw_only=True):
 class Directory:
     """An async, caching face of a `ChainView`."""
 
-    def __init__(self, view: ChainView) -> None:
+    def __init__(self, view: ChainView, most: int = MOST) -> None:
+        """At most `most` records of each kind are kept."""
         self._view = view
+        self._most = most
         self._kept: dict[_Key, Seen[Any]] = {}
-        self._used: dict[_Key, float] = {}  # when last, by trio's clock
+        # Those kept, by kind, the one unused longest first; when last, by trio's clock.
+        self._used = defaultdict[str, OrderedDict[_Key, float]](OrderedDict)
         self._ahead: set[_Key] = set()
         self._nursery: trio.Nursery | None = None
         self._calls = 0
@@ -123,9 +132,9 @@ class Directory:
         fresh: bool = False,  # noqa: FBT001, FBT002 - passed on
     ) -> Seen[T]:
         key, now = (kind, about), trio.current_time()
-        kept, in_use = self._kept.get(key), now - self._used.get(key, -inf) <= FRESH_S
-        self._used[key] = now
+        kept, in_use = self._kept.get(key), now - self._used[kind].get(key, -inf) <= FRESH_S
         if kept is not None:
+            self._use(key, now)
             age = now - kept.asked_at
             if age < FRESH_S and kept.call == self._calls:
                 return kept
@@ -168,4 +177,14 @@ class Directory:
         before = self._kept.get(key)
         if value is not None and (before is None or before.asked_at <= asked_at):
             self._kept[key] = seen
+            self._use(key, asked_at)
         return seen
+
+    def _use(self, key: _Key, now: float) -> None:
+        """A kept record is in use; the one of its kind that was not for longest may have to go."""
+        used = self._used[key[0]]
+        used[key] = max(now, used.get(key, -inf))
+        used.move_to_end(key)
+        if len(used) > self._most:
+            unused, _ = used.popitem(last=False)
+            del self._kept[unused]

@@ -288,3 +288,39 @@ async def test_the_block_is_never_before_a_registration_that_was_read(
         assert await directory.block_number() == chain.height > before
         mock_clock.jump(FRESH_S)
         assert await directory.block_number() == chain.height
+
+
+class ManyPayers(ChainDouble):
+    """A chain on which everybody pays."""
+
+    def payer(self, payer: bytes) -> PayerRecord:
+        """The same account for each."""
+        assert len(payer) == 20
+        return super().payer(PAYER.address)
+
+
+async def test_records_unused_for_longest_make_room(mock_clock: MockClock) -> None:
+    """Whoever names one payer after the other costs reads, not memory; who is in use stays."""
+    chain = ManyPayers()
+    directory = Directory(chain, most=10)
+    await directory.model(MODEL)
+    for number in range(100):
+        mock_clock.jump(0.01)
+        await directory.payer(number.to_bytes(20))
+        await directory.payer(PAYER.address)
+    assert chain.reads == 1 + 100 + 1
+    assert len(directory._kept) == 10 + 1
+    await directory.payer((99).to_bytes(20))
+    await directory.model(MODEL)  # of another kind
+    assert chain.reads == 102
+    await directory.payer((1).to_bytes(20))
+    assert chain.reads == 103
+
+
+async def test_strangers_take_no_place() -> None:
+    """Anybody can open a stream and name an address."""
+    directory = Directory(ChainDouble(), most=10)
+    for number in range(100):
+        assert await directory.gateway_peer(number.to_bytes(20)) is None
+    assert directory._kept == {}
+    assert not any(directory._used.values())
