@@ -3,88 +3,20 @@
 Two muxers talk over a pipe in memory that keeps what crosses it, so that credit can be counted.
 """
 
-import struct
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import trio
 import trio.testing
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
-from libp2p.stream_muxer.yamux.yamux import DEFAULT_WINDOW_SIZE, Yamux, YamuxStream
+from libp2p.stream_muxer.yamux.yamux import DEFAULT_WINDOW_SIZE, YamuxStream
 
 from pinaivu.p2p.patches import patch_libp2p
 from tests.integration.p2p_support import until
-
-DATA, CREDIT = 0, 1
+from tests.unit.p2p_muxers import CREDIT, DATA, Wire, muxed
 
 
 @pytest.fixture(autouse=True)
 def patched() -> None:
     patch_libp2p()
-
-
-class Wire:
-    """One end of a secured connection in memory; keeps the header of every frame it sends."""
-
-    is_initiator = True
-
-    def __init__(self, send: Any, receive: Any) -> None:
-        self._send, self._receive = send, receive
-        self.sent: list[tuple[int, int, int, int]] = []  # kind, flags, stream, length
-
-    async def write(self, data: bytes) -> None:
-        """Send a frame."""
-        _, *header = struct.unpack("!BBHII", data[:12])
-        self.sent.append(tuple(header))
-        await self._send.send_all(data)
-
-    async def read(self, n: int) -> bytes:
-        """Up to `n` bytes."""
-        return bytes(await self._receive.receive_some(n))
-
-    async def close(self) -> None:
-        """Close both directions."""
-        self._send.close()
-        self._receive.close()
-
-    def total(self, kind: int) -> int:
-        """Bytes of data or of credit sent so far."""
-        return sum(length for found, _, _, length in self.sent if found == kind)
-
-    def frames(self, kind: int) -> int:
-        """Frames without flags of a kind sent so far."""
-        return sum(found == kind and not flags for found, flags, _, _ in self.sent)
-
-
-class Pair(SimpleNamespace):
-    """Two muxers, a stream between them, and the wires beneath."""
-
-    near: YamuxStream
-    far: YamuxStream
-    near_wire: Wire
-    far_wire: Wire
-
-
-@asynccontextmanager
-async def muxed() -> AsyncGenerator[Pair]:
-    """A stream, and its other end."""
-    one, two = trio.testing.memory_stream_pair()
-    wires = [Wire(end.send_stream, end.receive_stream) for end in (one, two)]
-    near, far = (
-        Yamux(wire, "peer", is_initiator=first)
-        for wire, first in zip(wires, (True, False), strict=True)
-    )
-    async with trio.open_nursery() as nursery:
-        for muxer in (near, far):
-            nursery.start_soon(muxer.start)
-            await muxer.event_started.wait()
-        opened = await near.open_stream()
-        accepted = await far.accept_stream()
-        yield Pair(near=opened, far=accepted, near_wire=wires[0], far_wire=wires[1])
-        nursery.cancel_scope.cancel()
 
 
 async def read_whole(stream: YamuxStream, size: int, step: int = 65536) -> bytes:

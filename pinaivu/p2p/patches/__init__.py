@@ -7,6 +7,8 @@ patches do, and why they are right.
     pins     what a patch is, and what it refuses
     locks    locks that are free are taken without giving way
     sockets  reading ahead from a socket
+    noise    messages with fewer calls in between
+    incoming frames cut from what a message held
     yamux    frames without formatting, credit by half windows
 
 Import this only where libp2p may be imported, which takes seconds.
@@ -15,11 +17,17 @@ Import this only where libp2p may be imported, which takes seconds.
 from importlib.metadata import version
 from typing import Final
 
-from pinaivu.p2p.patches import locks, sockets, yamux
+from pinaivu.p2p.patches import incoming, locks, noise, sockets, yamux
 from pinaivu.p2p.patches.pins import Patch, PatchRefused, apply
 
 WANTED: Final = "0.8.1"
-PATCHES: Final[tuple[Patch, ...]] = (*locks.PATCHES, *sockets.PATCHES, *yamux.PATCHES)
+PATCHES: Final[tuple[Patch, ...]] = (
+    *locks.PATCHES,
+    *sockets.PATCHES,
+    *noise.PATCHES,
+    *incoming.PATCHES,
+    *yamux.PATCHES,
+)
 
 __all__ = ["PATCHES", "WANTED", "PatchRefused", "patch_libp2p"]
 
