@@ -4,7 +4,7 @@ PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help deploy setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
         clean-demo lock format fuzz coverage slither prove bench-gas bench-auction bench-reputation \
-        bench-auction-economics
+        bench-auction-economics bench-gateway bench-peers bench-transcripts
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +47,17 @@ bench-gas: setup  ## gas of every operation; WRITE=1 accepts the figures as the 
 bench-auction: setup  ## live and standing auctions, and the book at 10,000; DEEP=1 with 200 nodes
 	$(PY) -m bench.auction $(if $(DEEP),--deep)
 
+bench-peers: setup  ## how soon a killed, frozen or cut-off peer is noticed, and back; RUNS=n
+	$(PY) -m bench.peers $(if $(RUNS),--runs $(RUNS))
+
+bench-transcripts: setup  ## what storing and serving an auction's transcript and book costs
+	$(PY) -m bench.transcripts
+
 bench-reputation: setup  ## over-promisers, newcomers and liars in simulated markets
 	$(PY) -m bench.reputation
+
+bench-gateway: setup  ## the gateway beside a LiteLLM proxy and the bare engine; ROUNDS=n requests per arm
+	$(PY) -m bench.gateway $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-auction-economics: setup  ## gain of each strategy over truth; DEEP=1 for ten times as many auctions
 	$(PY) -m bench.auction_economics $(if $(DEEP),--deep) $(if $(UPLIFT),--uplift-ppm $(UPLIFT))
@@ -91,3 +100,5 @@ lock: setup  ## resolve the Python dependencies anew into requirements/*.lock
 	  requirements/uv.in -o requirements/uv.lock
 	.venv/bin/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \
 	  --python-version 3.11 requirements/analysis.in -o requirements/analysis.lock
+	.venv/bin/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \
+	  --python-version 3.11 requirements/litellm.in -o requirements/litellm.lock

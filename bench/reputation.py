@@ -64,11 +64,12 @@ def over_promiser(seed: int) -> dict[str, float]:
     return found
 
 
-def newcomer(seed: int, others: int) -> dict[str, float]:
+def newcomer(seed: int, others: int, explore_ppm: int) -> dict[str, float]:
     """Jobs of the market, and own ones, until an equal newcomer has a fair share of the last."""
+    rules = replace(RULES, explore_ppm=explore_ppm)
     nodes = [SimulatedNode(number) for number in range(others)]
     joined = SimulatedNode(others, since=WARM)
-    market = MarketSimulation(_random(seed), [*nodes, joined], honest())
+    market = MarketSimulation(_random(seed), [*nodes, joined], honest(), rules=rules)
     market.run(WARM)
     window, fair, limit = 20 * (others + 1), 1 / (others + 1), 10_000
     while len(market.wins) < WARM + limit:
@@ -140,8 +141,10 @@ def over_markets(measure: Callable[[int], dict[str, float]], markets: int) -> Fi
 
 MEASURES: Final[dict[str, Callable[[int], dict[str, float]]]] = {
     f"over-promiser among {NODES}": over_promiser,
-    "newcomer among 5": partial(newcomer, others=4),
-    "newcomer among 10": partial(newcomer, others=9),
+    "newcomer among 5, 2 % exploration": partial(newcomer, others=4, explore_ppm=20_000),
+    "newcomer among 5, no exploration": partial(newcomer, others=4, explore_ppm=0),
+    "newcomer among 10, 2 % exploration": partial(newcomer, others=9, explore_ppm=20_000),
+    "newcomer among 10, no exploration": partial(newcomer, others=9, explore_ppm=0),
     "reported as failed": partial(lied_about, lie="failed", rules=RULES),
     "reported as slow": partial(lied_about, lie="slow", rules=RULES),
     "reported as failed, without the cap": partial(lied_about, lie="failed", rules=UNGUARDED),

@@ -3,6 +3,7 @@
 A refusal here leaves no trace in the log: a stranger can't write into a payer's sequence.
 """
 
+from functools import lru_cache
 from itertools import pairwise
 
 from msgspec import Struct
@@ -82,7 +83,7 @@ class Desk(Struct, frozen=True):
     def _signatures(self, job: Signed[Job], grant: Signed[Grant], gateway: bytes) -> None:
         try:
             job.require(self.domain, gateway)
-            digest = grant.require(self.domain, grant.message.payer)
+            digest = _grant_digest(self.domain, grant)
         except BadSignature as error:
             raise JobRefused("bad_signature", str(error)) from error
         if digest != job.message.grant_digest:
@@ -116,6 +117,12 @@ class Desk(Struct, frozen=True):
                 f"allow and deny lists are strictly ascending, at most {_MAX_LISTED}",
             ),
         ]
+
+
+@lru_cache(maxsize=4096)
+def _grant_digest(domain: Domain, grant: Signed[Grant]) -> bytes:
+    """A grant's digest, if its payer signed it; it comes with each job, and is checked once."""
+    return grant.require(domain, grant.message.payer)
 
 
 def reserve_of(job: Job, grant: Grant) -> int:

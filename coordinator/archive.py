@@ -26,7 +26,7 @@ from pinaivu.auction.transcript import Header, Row
 from pinaivu.encoding import from_hex
 from pinaivu.messages import Offer
 from pinaivu.store.coordinator import BookRow, TranscriptRow
-from pinaivu.store.database import Database
+from pinaivu.store.database import Database, insert
 from pinaivu.typed_data import signed_from_bytes
 
 Json = dict[str, Any]
@@ -82,8 +82,7 @@ class Archive:
             series.base, series.written = position, 0
             changes = list(series.filed.values())
         raw = msgspec.msgpack.encode(changes)
-        session.add(BookRow(position=position, base=series.base, root=root, changes=raw))
-        session.flush()
+        insert(session, BookRow(position=position, base=series.base, root=root, changes=raw))
         self._next = position + 1
         series.root, series.slots = root, slots
         self._series[model] = series

@@ -38,6 +38,7 @@ from pinaivu.manifest import Parameters
 from pinaivu.messages import Award, Grant, Job, Receipt
 from pinaivu.p2p import wire
 from pinaivu.receipts import Held, PassedOver
+from pinaivu.store.database import RowExists, insert
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, digest, signed_from_bytes
 
@@ -83,6 +84,7 @@ class AuctionDesk:
         self._key = key
         self._epoch = epoch
         self._rules = parameters
+        self._rules_digest = parameters.digest()
         self._clock = clock
         self._reachable = reachable
         self._find_receipt = find_receipt
@@ -101,9 +103,12 @@ class AuctionDesk:
             known = self._docket.jobs.get((gateway, job.message.job_id))
             if known is not None:
                 return await self._repeat(known, job)
-            done = await self._find_receipt(gateway, job.message.job_id)
-            if done is None:
+            try:
                 return await self._submit(gateway, job, grant)
+            except JobRefused:  # so is one that was receipted: its row is there already
+                done = await self._find_receipt(gateway, job.message.job_id)
+                if done is None:
+                    raise
             receipt = signed_from_bytes(Receipt, done.receipt).message
             if receipt.job_digest != job.digest(self._log.domain):
                 raise JobRefused("job_id_used", "another job was submitted under this id")
@@ -210,7 +215,7 @@ class AuctionDesk:
             max_output_tokens=job.max_output_tokens,
             value_of_time=value_of_time,
             mode=job.mode,
-            parameters_digest=self._rules.digest(),
+            parameters_digest=self._rules_digest,
             open_ms=self._clock.now_ms(),
             close_ms=0,
             book_root=_ZERO,
@@ -226,16 +231,24 @@ class AuctionDesk:
     ) -> wire.Awarded | wire.Refused:
         if awarded is None:
             open_job.unserved_reason = _why_unserved(open_job, self._clock.now_ms())
-        rows = [job_row(open_job), transcript_row(held)]
+        job, transcript = job_row(open_job), transcript_row(held)
         model, root = open_job.job.message.model, held.header.book_root
 
         def write(session: Session) -> None:
+            try:
+                insert(session, job)
+            except RowExists as error:  # before anything is filed, which is never undone
+                raise JobRefused("job_id_used", "a job of this id was submitted before") from error
             self._archive.file(session, model, root, held.slots)
-            session.add_all(rows)
+            insert(session, transcript)
             if awarded:
-                session.add(award_row(open_job, awarded))
+                insert(session, award_row(open_job, awarded))
 
-        await self._writer.write(write)
+        try:
+            await self._writer.write(write)
+        except JobRefused:
+            self._docket.close(open_job)
+            raise
         if awarded is None:
             return _unserved(open_job.unserved_reason, open_job)
         return self._answer(awarded)

@@ -17,7 +17,7 @@ from coordinator.book import OrderBook
 from coordinator.courier import GATEWAY, NODE, Party
 from coordinator.desk import AuctionDesk
 from coordinator.directory import Directory
-from coordinator.docket import OpenJob
+from coordinator.docket import Awarded, OpenJob
 from coordinator.errors import JobRefused
 from coordinator.evidence import Evidence
 from coordinator.ports import NodeRecord
@@ -202,11 +202,18 @@ class Sessions:
             signed, grant = signed_from_bytes(Job, frame.job), signed_from_bytes(Grant, frame.grant)
             return await self._to.desk.submit(gateway, signed, grant)
         if isinstance(frame, wire.ReportFailure):
-            job, failed = await self._to.evidence.failure(
-                gateway, signed_from_bytes(Failure, frame.failure)
-            )
+            job, failed = await self._void(gateway, frame.failure)
             return await self._to.desk.award_next(job, failed)
         return await self._deliver(gateway, frame)
+
+    async def _void(self, gateway: bytes, report: bytes) -> tuple[OpenJob, Awarded]:
+        """Take a report that an award failed; its node hears of it, if it can be told now."""
+        job, failed = await self._to.evidence.failure(gateway, signed_from_bytes(Failure, report))
+        calls = self._nodes.get(failed.signed.message.node)
+        if calls:
+            with suppress(PinaivuError):
+                calls.notify(wire.encode(wire.AwardVoided(report)))
+        return job, failed
 
     async def _deliver(self, gateway: bytes, frame: wire.Deliver) -> wire.GatewayAnswer:
         job = signed_from_bytes(Job, frame.job)
@@ -215,7 +222,7 @@ class Sessions:
             return done
         for raw in frame.failures:
             with suppress(JobRefused):
-                await self._to.evidence.failure(gateway, signed_from_bytes(Failure, raw))
+                await self._void(gateway, raw)
         for raw in frame.completions:
             with suppress(JobRefused):
                 await self._to.evidence.completion(signed_from_bytes(Completion, raw))

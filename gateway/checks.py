@@ -193,6 +193,8 @@ def require_receipt(receipt: Receipt, evidence: Evidence, rules: Parameters | No
         "payer": evidence.grant.payer,
         "job_digest": evidence.job_digest,
         "grant_digest": job.grant_digest,
+        "account": job.account,
+        "account_limit": job.account_limit if any(job.account) else 0,
         "delivery_digest": evidence.delivery_digest,
         "request_commitment": job.request_commitment,
         "response_commitment": delivery.response_commitment,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import trio
 
 from gateway.access import Access
+from gateway.accounts import Accounts
 from gateway.config import Limits
 from gateway.drafts import Identity
 from gateway.ledger import Ledger
@@ -20,6 +21,7 @@ class Desk:
     identity: Identity
     ledger: Ledger
     access: Access
+    accounts: Accounts
     logs: Logs
     pool: ReadyPool
     limits: Limits

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from gateway.accounts import Account
 from gateway.demands import Demand
 from pinaivu.codes import JobKind
 from pinaivu.commitments import AckChain, Salts, request_commitment, request_digest
@@ -69,11 +70,12 @@ def draft_job(
     deadline_after_ms: int,
     now_ms: int,
     random: Callable[[int], bytes],
+    account: Account | None = None,
 ) -> Draft:
     """Sign a job for `demand` under `grant`, for up to `attempts` nodes in turn.
 
-    The job is for the grant's log. `units_left` is the most it may cost for the key's sake. The
-    caller's limits are never above the grant's.
+    The job is for the grant's log. `units_left` is the most it may cost for the key's sake,
+    `account` a hosted key's sub-account. The caller's limits are never above the grant's.
     """
     job_id, salts = uuid7(now_ms, random), Salts(random(_SECRET_BYTES))
     chains = tuple(
@@ -86,8 +88,8 @@ def draft_job(
         job_id=job_id,
         gateway=identity.address,
         grant_digest=grant.digest(identity.domain),
-        account=bytes(32),
-        account_limit=MAX_U128,
+        account=account.at(most.payer) if account else bytes(32),
+        account_limit=account.limit_units if account else MAX_U128,
         kind=int(JobKind.CHAT),
         fingerprint=from_hex(terms.fingerprint) if terms.fingerprint else bytes(32),
         features=int(demand.request.features),

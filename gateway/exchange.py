@@ -1,7 +1,8 @@
 """One request on the market: submit, award, relay, the next rank where a node fails, delivery.
 
-A request is put to one log after the other until one awards it, each time as a job of its own. A
-job left behind was dispatched to nobody: its log closes it at no charge.
+A request is put to one log after the other until one awards it, each time as a job of its own; and
+again where nobody goes on after a failure, as long as nothing has been acknowledged or shown. So no
+node can claim anything under a job left behind: its log closes it at no charge.
 
 An exchange runs in a task of its own, so it outlives its client: whatever happens, it ends with a
 signed delivery in the outbox, or with a request that never had an award. The client's side reads
@@ -146,12 +147,17 @@ class Exchange:
             try:
                 return await self._submit_here()
             except (ApiError, CoordinatorUnreachable) as error:
-                _log.info("request %s: another log is asked: %s", self.request_id, error)
-            self._log.outbox.take_up(self._draft.job.message.job_id)
-            entry = await self._further.popleft()()
-            self._log, self._draft, self._rules = entry.log, entry.draft, entry.rules
-            self.answer.rename(self.request_id, self._created_s)
+                await self._move(error)
         return await self._submit_here()
+
+    async def _move(self, why: PinaivuError | ApiError) -> None:
+        """Begin anew with a job at the next log; the one left behind is the outbox's to close."""
+        _log.info("request %s: another log is asked: %s", self.request_id, why)
+        self._log.outbox.take_up(self._draft.job.message.job_id)
+        entry = await self._further.popleft()()
+        self._log, self._draft, self._rules = entry.log, entry.draft, entry.rules
+        self._legs = []
+        self.answer.rename(self.request_id, self._created_s)
 
     async def _submit_here(self) -> wire.Awarded:
         job = self._draft.job
@@ -228,11 +234,15 @@ class Exchange:
         await self._desk.ledger.fail(row, leg.failure.to_bytes())
         if leg.award.message.rank == len(self._draft.chains):
             raise await self._give_up(leg)
+        may_move = bool(self._further) and not cut and not any(leg.acks for leg in self._legs)
         try:
-            return await self._log.market.report(leg.failure)
+            return await self._log.market.report(leg.failure, patient=not may_move)
         except (MarketRefused, CoordinatorUnreachable) as error:
-            _log.info("request %s: no further node: %s", self.request_id, error)
-            raise await self._give_up(leg) from error
+            if not may_move:
+                _log.info("request %s: no further node: %s", self.request_id, error)
+                raise await self._give_up(leg) from error
+            await self._move(error)
+            return await self._submit()
 
     async def _give_up(self, leg: Leg) -> ApiError:
         """Nobody goes on: deliver what there is, and say so."""

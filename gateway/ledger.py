@@ -18,8 +18,9 @@ from typing import Final
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from pinaivu.messages import Grant
+from pinaivu.messages import Grant, Receipt
 from pinaivu.store.gateway import (
+    AccountRow,
     AttemptRow,
     CountDifferenceRow,
     GrantRow,
@@ -88,6 +89,10 @@ class Ledger:
             select(PayerRow.payer).where(PayerRow.key_id == key_id).order_by(col(PayerRow.place))
         )
         return await self._writer.read(lambda session: list(session.exec(query).all()))
+
+    async def account(self, key_id: str) -> AccountRow | None:
+        """A hosted key's sub-account; None for other keys."""
+        return await self._writer.read(lambda session: session.get(AccountRow, key_id))
 
     async def grants(self, payer: bytes) -> list[Signed[Grant]]:
         """A payer's grants, newest first."""
@@ -230,6 +235,22 @@ class Ledger:
             .order_by(col(CountDifferenceRow.rank), col(CountDifferenceRow.what))
         )
         return await self._writer.read(lambda session: list(session.exec(query).all()))
+
+    async def requests_after(self, key_id: str, after: bytes, most: int) -> list[RequestRow]:
+        """A key's requests whose job id is above `after`, which is the order they were made in."""
+        query = (
+            select(RequestRow)
+            .where(RequestRow.key_id == key_id, col(RequestRow.job_id) > after)
+            .order_by(col(RequestRow.job_id))
+            .limit(most)
+        )
+        return await self._writer.read(lambda session: list(session.exec(query).all()))
+
+    async def receipts_from(self, position: int) -> list[Receipt]:
+        """Receipts at this index of their log or above."""
+        query = select(ReceiptRow.signed).where(col(ReceiptRow.position) >= position)
+        rows = await self._writer.read(lambda session: session.exec(query).all())
+        return [signed_from_bytes(Receipt, raw).message for raw in rows]
 
     async def forget_contents(self, before_ms: int) -> None:
         """Empty prompts and answers of requests made before `before_ms`."""

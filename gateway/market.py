@@ -95,10 +95,10 @@ class Market:
             return answer
         raise CoordinatorFault(f"a job was answered by {type(answer).__name__}")
 
-    async def report(self, failure: Signed[Failure]) -> wire.Awarded:
-        """Report a failed award and get the next one; raises as `submit`."""
+    async def report(self, failure: Signed[Failure], *, patient: bool = True) -> wire.Awarded:
+        """Report a failed award and get the next one; waits and raises as `submit`."""
         frame = wire.ReportFailure(failure.to_bytes())
-        answer = await self._answered(frame, self._within_s)
+        answer = await self._answered(frame, self._within_s, patient=patient)
         if isinstance(answer, wire.Awarded):
             return answer
         raise CoordinatorFault(f"a failure was answered by {type(answer).__name__}")

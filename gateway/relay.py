@@ -206,7 +206,7 @@ class Relay:
 
     async def _acknowledge(self) -> None:
         """Accept what has come; the prompt, too, once there is content or an end without any."""
-        if not (self.output_tokens or self._answer.complete):
+        if self.completion or not (self.output_tokens or self._answer.complete):
             return
         due = min(acks_due(self.output_tokens, self._job.max_output_tokens), self._most_acks)
         if due > self.acks:
@@ -214,6 +214,8 @@ class Relay:
 
     async def _release(self, acks: int) -> None:
         await self._may_release(acks)
+        if self._stream.over:
+            return  # the node has said its last already, and it lies here: this would come too late
         self.acks = acks
         self._stream.send(wire.encode(wire.Ack(acks, self._order.chain.preimage(acks))))
 

@@ -17,6 +17,7 @@ from hypercorn.config import Config as HttpConfig
 from hypercorn.trio import serve as serve_http
 
 from gateway.access import Access
+from gateway.accounts import Accounts
 from gateway.config import MOST_LOGS, Config, Limits, LogConfig
 from gateway.desk import Desk
 from gateway.drafts import Identity
@@ -30,6 +31,7 @@ from gateway.outbox import Outbox, Pace
 from gateway.places import Places
 from gateway.ports import PublicLog, Registry, ServedModel
 from gateway.store_forms import job_of
+from gateway.wallets import Wallets
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.discovery import known_logs
@@ -81,6 +83,7 @@ async def open_gateway(
     limits: Limits,
     sources: Sources,
     pace: Pace | None = None,
+    wallets: Wallets | None = None,
 ) -> AsyncGenerator[Gateway]:
     """Run all parts but HTTP while the block runs; what a former life left is taken up."""
     async with open_writer(database) as writer, trio.open_nursery() as nursery:
@@ -120,6 +123,7 @@ async def open_gateway(
             identity=identity,
             ledger=ledger,
             access=Access(ledger, identity.address, opened, sources.now_ms),
+            accounts=Accounts(ledger),
             logs=opened,
             pool=pool,
             limits=limits,
@@ -130,7 +134,7 @@ async def open_gateway(
             nursery.start_soon(log.market.run)
         nursery.start_soon(_janitor, ledger, limits, sources.now_ms)
         await _resume(ledger, opened)
-        yield Gateway(desk=desk, models=models, random=sources.random_bytes)
+        yield Gateway(desk=desk, models=models, random=sources.random_bytes, wallets=wallets)
         nursery.cancel_scope.cancel()
 
 
@@ -171,6 +175,7 @@ async def serve(config: Config, sources: Sources, stopping: Callable[[], Awaitab
                 models=models,
                 limits=config.limits,
                 sources=sources,
+                wallets=Wallets(client),
             ) as gateway,
         ):
             _log.info("nodes dial %s", ", ".join(host.addresses()))

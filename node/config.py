@@ -92,7 +92,8 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     `name` is its id in the registry, `files` the directory of tokenizer, template and card,
     `weights` the directory whose files are compared with the card at start-up, if given.
     `price_out` is in base units per million output tokens; `idle_discount_ppm` is taken off in
-    live rounds when all slots are free.
+    live rounds when all slots are free. `explore` takes exploration jobs while the node is new to
+    a log: they pay the lesser of its price and the regular one.
     """
 
     name: Model
@@ -101,12 +102,17 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     engine: LlamaCpp | Vllm | Attached
     weights: str | None = None
     idle_discount_ppm: Ppm = 0
+    explore: bool = True
     measure: Measure = Measure()
 
     @property
     def pricing(self) -> Pricing:
         """What the model's bids follow."""
         return IdleDiscount(self.idle_discount_ppm) if self.idle_discount_ppm else FixedPrice()
+
+    def offered(self, engine: Feature) -> Feature:
+        """What an offer says, given what can be served with the engine."""
+        return engine | Feature.EXPLORATION if self.explore else engine
 
 
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):

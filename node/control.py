@@ -1,4 +1,4 @@
-"""The control stream to one log's coordinator: offers, bids, completions, receipts.
+"""The control stream to one log's coordinator: offers, bids, completions, receipts, voided awards.
 
 `CoordinatorLink.run` keeps the stream up for ever, to whichever coordinator holds the log's active
 epoch. On each new stream it says `Hello`, then keeps its offers fresh and hands in what it owes
@@ -22,7 +22,7 @@ from node.models import ServedModel
 from node.offers import RENEW_S, OfferDesk
 from node.ports import NowMs
 from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportFailure
-from pinaivu.messages import Receipt
+from pinaivu.messages import Failure, Receipt
 from pinaivu.p2p import wire
 from pinaivu.p2p.calls import Calls
 from pinaivu.p2p.errors import CallRefused, StreamBroken
@@ -30,7 +30,7 @@ from pinaivu.p2p.frames import FrameLimits, FrameStream
 from pinaivu.p2p.host import Host
 from pinaivu.p2p.links import Backoff, keep_connected
 from pinaivu.store.batches import BatchKeeper
-from pinaivu.typed_data import Domain, signed_from_bytes
+from pinaivu.typed_data import Domain, Signed, signed_from_bytes
 
 CALL_TIMEOUT_S: Final = 10.0
 RETRY_S: Final = 15.0
@@ -53,10 +53,12 @@ class CoordinatorLink:
         batches: Path,
         now_ms: NowMs,
         random: Callable[[], float],
+        voided: Callable[[bytes, Signed[Failure]], None],
         backoff: Backoff | None = None,
         renew_s: float = RENEW_S,
         retry_s: float = RETRY_S,
     ) -> None:
+        """`voided(log_id, report)` is called when the coordinator says that an award is void."""
         self._node = node
         self._domain = domain
         self._log = log
@@ -66,6 +68,7 @@ class CoordinatorLink:
         self._batches = BatchKeeper(batches, domain, log.log_id, log.signer)
         self._now_ms = now_ms
         self._random = random
+        self._voided = voided
         self._backoff = backoff or Backoff(most=3.0)
         self._renew_s = renew_s
         self._retry_s = retry_s
@@ -152,7 +155,7 @@ class CoordinatorLink:
 
     async def _session(self, stream: FrameStream) -> None:
         notices, inbox = trio.open_memory_channel[wire.ReceiptNotice](_NOTICES)
-        calls = Calls(stream, on_call=self._answer, on_notice=partial(_take_notice, notices))
+        calls = Calls(stream, on_call=self._answer, on_notice=partial(self._take_notice, notices))
         over = self._stream_over = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._converse, calls, over, nursery.cancel_scope)
@@ -223,6 +226,20 @@ class CoordinatorLink:
         elif not refusal.retry_after_ms and not await self._journal.refused(owed.award_digest):
             _logger.error("gave up on the completion of award 0x%s", owed.award_digest.hex())
 
+    def _take_notice(
+        self, receipts: "trio.MemorySendChannel[wire.ReceiptNotice]", payload: bytes
+    ) -> None:
+        frame = wire.read_coordinator_to_node(payload)
+        if isinstance(frame, wire.AwardVoided):
+            self._voided(self._log.log_id, signed_from_bytes(Failure, frame.failure))
+            return
+        if not isinstance(frame, wire.ReceiptNotice):
+            raise InvalidEncoding("this is no notice")
+        try:
+            receipts.send_nowait(frame)
+        except trio.WouldBlock as error:
+            raise TransportFailure("receipts come faster than they can be kept") from error
+
     async def _keep_receipts(self, inbox: "trio.MemoryReceiveChannel[wire.ReceiptNotice]") -> None:
         async for notice in inbox:
             try:
@@ -241,13 +258,3 @@ class CoordinatorLink:
         digest = signed.require(self._domain, await self._log.signer(receipt.epoch))
         now = self._now_ms()
         await self._journal.keep_receipt(signed, digest, self._node, notice.index, now)
-
-
-def _take_notice(notices: "trio.MemorySendChannel[wire.ReceiptNotice]", payload: bytes) -> None:
-    frame = wire.read_coordinator_to_node(payload)
-    if not isinstance(frame, wire.ReceiptNotice):
-        raise InvalidEncoding("this is no notice")
-    try:
-        notices.send_nowait(frame)
-    except trio.WouldBlock as error:
-        raise TransportFailure("receipts come faster than they can be kept") from error

@@ -18,11 +18,12 @@ from node.checks import Gatekeeper, Order
 from node.errors import JobRefused
 from node.journal import Journal
 from node.ports import NowMs
-from node.work import BROKEN, CANCELLED, DRAINED, Stop, Work
+from node.voids import Voids
+from node.work import BROKEN, CANCELLED, DRAINED, VOIDED, Stop, Work
 from pinaivu.codes import Reason
 from pinaivu.errors import InvalidEncoding, TransportFailure
 from pinaivu.keys import SecretKey
-from pinaivu.messages import Completion
+from pinaivu.messages import Completion, Failure
 from pinaivu.p2p import PeerId, wire
 from pinaivu.p2p.errors import StreamBroken
 from pinaivu.p2p.frames import FrameStream
@@ -55,6 +56,7 @@ class Executor:
         self._now_ms = now_ms
         self._owed = owed
         self._ack_timeout_s = ack_timeout_s
+        self._voids = Voids(domain)
         self._running: set[Work] = set()
         self._idle = trio.Event()
         self._idle.set()
@@ -76,6 +78,12 @@ class Executor:
             _logger.exception("the database failed under an order")
             why = "the node could not write its journal"
             stream.send(wire.encode(wire.NodeRefused(Reason.REFUSED, why)))
+
+    def void(self, log_id: bytes, report: Signed[Failure]) -> None:
+        """A log's coordinator says that an award was reported failed: work for it no more."""
+        self._voids.note(log_id, report)
+        for work in self._running:
+            self._require_standing(work)
 
     async def drain(self, within_s: float) -> None:
         """Take no more orders; give those under way some time, then stop and sign them."""
@@ -122,6 +130,13 @@ class Executor:
         self._running.add(work)
         if self._draining:
             work.halt(DRAINED)
+        self._require_standing(work)
+
+    def _require_standing(self, work: Work) -> None:
+        try:
+            self._voids.require_standing(work.order.award, work.order.digest)
+        except JobRefused:
+            work.halt(VOIDED)
 
     def _leave(self, work: Work) -> None:
         self._running.discard(work)

@@ -219,7 +219,7 @@ async def _start_model(
         record=record,
         tokenizer=files.tokenizer,
         engine=SupervisedEngine(supervisor),
-        features=spec.features & SERVED,
+        features=model.offered(spec.features & SERVED),
         context_tokens=min(spec.context_tokens, record.context_tokens),
         promise=measured.promise,
         price_out=model.price_out,
@@ -269,7 +269,9 @@ class Parts:
             )
             for log in self.config.logs
         }
-        links = {log_id: self._link(log) for log_id, log in logs.items()}
+        links: dict[bytes, CoordinatorLink] = {}
+        executor = self._executor(logs, links)
+        links.update((log_id, self._link(log, executor)) for log_id, log in logs.items())
         self.heard.extend(link.renew for link in links.values())
         slots = sum(model.slots.total for model in self.models.values())
         return Node(
@@ -277,7 +279,7 @@ class Parts:
             host=host,
             logs=logs,
             links=links,
-            executor=self._executor(logs, links),
+            executor=executor,
             journal=self.journal,
             gateways=tuple(
                 gateway_at(gateway, self.chain, private=private) for gateway in self.config.gateways
@@ -309,7 +311,7 @@ class Parts:
             ack_timeout_s=self.ack_timeout_s,
         )
 
-    def _link(self, log: LogWatch) -> CoordinatorLink:
+    def _link(self, log: LogWatch, executor: Executor) -> CoordinatorLink:
         desk = OfferDesk(
             self.keys.signing,
             self.domain,
@@ -328,4 +330,5 @@ class Parts:
             batches=self.config.batches_path,
             now_ms=self.around.now_ms,
             random=self.around.random,
+            voided=executor.void,
         )

@@ -5,9 +5,9 @@
     work.stop       # None: the answer is whole
 
 `run` ends when the answer is whole and preimage 1 is held, or when something stopped it: the
-gateway's cancellation, its disappearance, a broken rule, silence, the award's expiry, the engine,
-or the node's own shutdown (`halt`). The engine's request is dropped at that moment. What has been
-sent until then is `answer`, what was acknowledged is `window`. Nothing is signed here.
+gateway's cancellation, its disappearance, a broken rule, silence, the award's expiry or voiding,
+the engine, or the node's own shutdown (`halt`). The engine's request is dropped at that moment.
+What has been sent until then is `answer`, what was acknowledged is `window`. Nothing is signed.
 """
 
 import logging
@@ -46,6 +46,7 @@ CANCELLED: Final = Stop(Finish.CANCELLED, Reason.REFUSED, "cancelled by the gate
 BROKEN: Final = Stop(Finish.CANCELLED, Reason.STREAM_BROKEN, "the gateway is gone")
 EXPIRED: Final = Stop(Finish.CANCELLED, Reason.REFUSED_EXPIRED, "the award ran out")
 STALLED: Final = Stop(Finish.CANCELLED, Reason.PROTOCOL_VIOLATION, "no acknowledgement came")
+VOIDED: Final = Stop(Finish.CANCELLED, Reason.REFUSED, "the award was voided")
 DRAINED: Final = Stop(Finish.DRAINED, Reason.REFUSED, "the node is shutting down")
 CUT_OFF: Final = Stop(
     Finish.ENGINE_ERROR, Reason.ENGINE_ERROR, "the engine ended without a finish reason"

@@ -87,7 +87,8 @@ async function continued(provider, settings, deployer, deploymentDir) {
 
 /**
  * Takes from the journal what a run noted last before it was killed and Ignition can't go on from: half a
- * line, or the beginning of a step of which nothing was sent.
+ * line, or the beginning of a step of which nothing was sent. Ignition's list of addresses, which it rewrites
+ * in place after each step, is made anew from what is left: it may be cut short, or a step behind.
  */
 async function tidy(deploymentDir) {
   const file = path.join(deploymentDir, "journal.jsonl");
@@ -98,6 +99,15 @@ async function tidy(deploymentDir) {
   const requested = new Set(messages.filter(isRequest).map(({ futureId }) => futureId));
   const kept = messages.filter(({ type, futureId }) => !STARTS.includes(type) || requested.has(futureId));
   await replace(file, kept.map((message) => `\n${JSON.stringify(message)}`).join(""));
+  const addresses = Object.fromEntries(kept.flatMap(addressIn));
+  await replace(path.join(deploymentDir, "deployed_addresses.json"), JSON.stringify(addresses, null, 2));
+}
+
+/** Name and address of the contract that a line of the journal says is there, if it is such a line. */
+function addressIn({ type, futureId, result, contractAddress }) {
+  if (type === "CONTRACT_AT_EXECUTION_STATE_INITIALIZE") return [[futureId, contractAddress]];
+  const created = type === "DEPLOYMENT_EXECUTION_STATE_COMPLETE" && result.type === "SUCCESS";
+  return created ? [[futureId, result.address]] : [];
 }
 
 function whole(line) {

@@ -5,6 +5,8 @@
     GET  /v1/receipts/{id}             202 until the receipt exists
     GET  /v1/receipts/{id}/bundle      for the key's holder: the public bundle, opened for it
     GET  /v1/usage                     what the key has used
+    GET  /v1/balance                   what the key can pay with
+    GET  /v1/receipts                  the key's requests, oldest first
     GET  /healthz                      without a key
 
 Every error has OpenAI's form. `create_app` makes as many applications as it is called.
@@ -23,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.errors import ApiError, internal, storage, unreachable
 from gateway.exchange import Exchange
+from gateway.http.payers import add_payer_routes
 from gateway.http.receipts import add_receipt_routes
 from gateway.http.surface import Gateway
 from gateway.ports import ServedModel
@@ -40,6 +43,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     _add_chat_route(app, gateway)
     _add_model_routes(app, gateway)
     add_receipt_routes(app, gateway)
+    add_payer_routes(app, gateway)
 
     @app.get("/healthz")
     async def health() -> Response:

@@ -55,7 +55,11 @@ def add_receipt_routes(app: FastAPI, gateway: Gateway) -> None:
         )
         if not public:
             return _not_yet(row)
-        opened = bundles.pack(bundles.unpack(public) | {"holder": _holder(row)})
+        holder = _holder(row)
+        account = await gateway.desk.accounts.of(row.key_id)
+        if account and any(job_of(row).message.account):
+            holder["account_secret"] = to_hex(account.secret)
+        opened = bundles.pack(bundles.unpack(public) | {"holder": holder})
         return Response(opened, media_type="application/octet-stream")
 
     @app.get("/v1/usage")

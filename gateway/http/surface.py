@@ -14,6 +14,7 @@ import trio
 from starlette.requests import Request
 
 from gateway.access import Access, Holder
+from gateway.accounts import Account
 from gateway.config import Limits
 from gateway.demands import Demand, read_body, read_demand
 from gateway.desk import Desk
@@ -23,6 +24,7 @@ from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.logs import Entry, Logs
 from gateway.ports import ServedModel
+from gateway.wallets import Wallets
 from pinaivu.messages import Grant
 from pinaivu.metering import reserve
 from pinaivu.typed_data import Signed
@@ -37,6 +39,7 @@ class Gateway:
     desk: Desk
     models: dict[str, ServedModel]
     random: Callable[[int], bytes]
+    wallets: Wallets | None = None
 
     @property
     def access(self) -> Access:
@@ -91,16 +94,22 @@ class Gateway:
         grants = await self.access.grants(holder, demand.model.name)
         first, *further = self.logs.ways(grants)
         _, units_left = await self.access.left(holder)
-        entry = await self._entry(demand, first, units_left)
+        account = await self.desk.accounts.of(holder.key_id)
+        if account:
+            _, under_way = await self.access.usage(holder)
+            units_left = await self.desk.accounts.left(account, under_way.units, units_left)
+        entry = await self._entry(demand, account, first, units_left)
         job, terms = entry.draft.job.message, first.message
         units = reserve(job, terms.max_per_job, job.max_price_in, job.max_price_out)
         tokens = demand.prompt_tokens + demand.max_output_tokens
         reservation = await self.access.reserve(holder, tokens, units)
         # What was reserved covers any further log, too: only one of them comes to be charged.
-        ways = [partial(self._entry, demand, grant, units) for grant in further]
+        ways = [partial(self._entry, demand, account, grant, units) for grant in further]
         return Exchange(self.desk, demand, entry, ways, reservation)
 
-    async def _entry(self, demand: Demand, grant: Signed[Grant], most_units: int | None) -> Entry:
+    async def _entry(
+        self, demand: Demand, account: Account | None, grant: Signed[Grant], most_units: int | None
+    ) -> Entry:
         log = self.logs[grant.message.log_id]
         rules = (await log.registry.epoch()).parameters
         draft = draft_job(
@@ -109,6 +118,7 @@ class Gateway:
             self.desk.identity,
             attempts=min(self.limits.attempts, rules.max_ranks),
             units_left=most_units,
+            account=account,
             deadline_after_ms=int(self.limits.job_deadline_s * 1000),
             now_ms=self.desk.now_ms(),
             random=self.random,

@@ -39,6 +39,12 @@ def command() -> None:
 )
 @click.option("--daily-tokens", type=int, help="Most tokens per UTC day, prompt and output.")
 @click.option("--daily-units", type=int, help="Most base units per UTC day.")
+@click.option(
+    "--hosted", is_flag=True, help="The wallet is the gateway's own: give the key a sub-account."
+)
+@click.option(
+    "--limit-units", type=click.IntRange(1), help="With --hosted: most base units the key may cost."
+)
 def create(
     network: Path,
     rpc: str | None,
@@ -48,9 +54,14 @@ def create(
     payers: tuple[str, ...],
     daily_tokens: int | None,
     daily_units: int | None,
+    limit_units: int | None,
+    *,
+    hosted: bool,
 ) -> None:
     """Make a key; use it as `api_key` with any OpenAI SDK."""
     del rpc, deployment
+    if hosted == (limit_units is None):
+        raise click.UsageError("--hosted and --limit-units go together: say what the key may cost")
     store = _database(network, database)
     first, *further = [parse_address(payer) for payer in payers] or [_only_payer(store)]
     made = create_key(
@@ -62,6 +73,7 @@ def create(
         now_ms=time.time_ns() // 1_000_000,
         daily_tokens=daily_tokens,
         daily_units=daily_units,
+        hosted_limit_units=limit_units,
     )
     click.echo(f"{made.key_id}  {made.secret}")
     click.echo("This is the only time the key is shown.", err=True)

@@ -2,16 +2,19 @@
 
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import click
 import httpx
+from msgspec.structs import replace
 
 from pinaivu.bundles import unpack
 from pinaivu.chain.deployment import Deployment
 from pinaivu.chain.facts import ContractFacts
+from pinaivu.cli import holdings
 from pinaivu.cli.place import network_options, open_chain, open_folder
 from pinaivu.cli.placed import Placed, placed
 from pinaivu.encoding import from_hex, parse_json, to_hex
@@ -32,7 +35,7 @@ _file = click.Path(dir_okay=False, exists=True, path_type=Path)
 
 @click.command("verify")
 @network_options
-@click.argument("target")
+@click.argument("target", required=False)
 @click.option(
     "--policy",
     "policy_name",
@@ -51,6 +54,10 @@ _file = click.Path(dir_okay=False, exists=True, path_type=Path)
 @click.option(
     "--node", "node_text", metavar="0x…", help="Also say how this node did in the auction."
 )
+@click.option(
+    "--account", is_flag=True, help="All my requests together: no gap, no repeat, right sums."
+)
+@click.option("--limit-units", type=int, help="The limit I was promised for a hosted key.")
 @click.option("--offline", is_flag=True, help="Don't ask a chain; what needs one is lacking then.")
 @click.option("--public", is_flag=True, help="Somebody else's request: V4, V5, V9 don't count.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
@@ -58,7 +65,7 @@ def command(
     network: Path,
     rpc: str | None,
     deployment: Path | None,
-    target: str,
+    target: str | None,
     policy_name: str,
     api_key: str | None,
     gateway_url: str | None,
@@ -68,7 +75,9 @@ def command(
     tokenizer: Path | None,
     book_file: Path | None,
     node_text: str | None,
+    limit_units: int | None,
     *,
+    account: bool,
     offline: bool,
     public: bool,
     as_json: bool,
@@ -76,27 +85,45 @@ def command(
     """Check TARGET: a bundle file, or a request id.
 
     A request id is looked up at the gateway with its API key (all steps), or without a key at the
-    log's public server (everything but the holder's own copies). Exit codes: 0 proven, 1 refuted,
-    2 incomplete, 3 wrong usage. What is said with --node never changes them.
+    log's public server (everything but the holder's own copies). With --account TARGET is a folder
+    of my bundles; without one, all requests of the API key are fetched from the gateway. Exit
+    codes: 0 proven, 1 refuted, 2 incomplete, 3 wrong usage. What is said with --node never changes
+    them.
     """
+    if target is None and not (account and api_key):
+        raise click.UsageError("name a bundle file or a request id; or --account and an --api-key")
     node = _node(node_text)
     deployed = Deployment.load(deployment or open_folder(network).deployment)
     policy: Policy = (strict if policy_name == "strict" else development)(deployed.domain)
-    if public or (not api_key and not Path(target).exists()):
+    if public or (target and not api_key and not Path(target).exists()):
         policy = policy.without_copies()
-    raw = _bundle(target, network, api_key, gateway_url, log_url)
     facts = None
     if not offline:
         facts = ContractFacts(open_chain(network, rpc, deployment))
     copies = Copies(
         request=_json(request_file),
         response=_json(response_file),
+        account_limit=limit_units,
         tokenizer=_tokenizer(network, tokenizer),
-        book=_json(book_file) or _book(raw, network, log_url, offline=offline),
+        book=_json(book_file),
     )
+
+    def copies_for(raw: bytes) -> Copies:
+        book = copies.book or _book(raw, network, log_url, offline=offline)
+        return replace(copies, book=book)
+
+    verifier = Verifier(policy, facts)
+    if account:
+        raws = _all_bundles(target, network, api_key, gateway_url)
+        raise click.exceptions.Exit(
+            holdings.check(verifier, raws, copies_for, limit_units=limit_units, as_json=as_json)
+        )
+    assert target is not None
+    raw = _bundle(target, network, api_key, gateway_url, log_url)
+    copies = copies_for(raw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SimulatedDocumentWarning)  # the report says it itself
-        report = Verifier(policy, facts).verify(raw, copies)
+        report = verifier.verify(raw, copies)
     said = _placed(raw, deployed.domain, copies.book, node) if node else None
     if as_json:
         placing = {"node": said.to_json() if isinstance(said, Placed) else said} if node else {}
@@ -106,6 +133,18 @@ def command(
         if node:
             click.echo(said.to_text() if isinstance(said, Placed) else f"node: {said}\n", nl=False)
     raise click.exceptions.Exit(report.exit_code)
+
+
+def _all_bundles(
+    target: str | None, network: Path, api_key: str | None, gateway_url: str | None
+) -> Iterator[bytes]:
+    if target is not None:
+        if not Path(target).is_dir():
+            raise click.UsageError(f"{target!r} is no folder of bundles")
+        return holdings.bundles_in(Path(target))
+    assert api_key is not None
+    base = gateway_url or f"http://127.0.0.1:{_ports(network).gateway_http}"
+    return holdings.bundles_at(base, api_key)
 
 
 def _bundle(

@@ -229,12 +229,16 @@ class Network:
                     "price_out": price,
                     "idle_discount_ppm": discount,
                     "measure": {"runs": 1, "tokens": 16},
-                    "engine": {"kind": "llamacpp", "gguf": str(gguf_path()), "slots": slots},
+                    "engine": self._engine(slots),
                 }
             ],
         }
         path = self._write_config(name, config)
         self._child(name, "node", "--config", str(path)).start()
+
+    def _engine(self, slots: int) -> dict[str, Any]:
+        """What a node runs its model on, as its configuration says it."""
+        return {"kind": "llamacpp", "gguf": str(gguf_path()), "slots": slots}
 
     def start_explorer(self) -> None:
         """Start the explorer; its pages answer when this returns."""

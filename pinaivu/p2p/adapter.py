@@ -165,12 +165,15 @@ class StreamPipe:
 class Library:
     """One libp2p host. `run` it, then dial, listen and serve."""
 
-    def __init__(self, secret: bytes, handshake_timeout: float) -> None:
+    def __init__(self, secret: bytes, handshake_timeout: float, *, patched: bool = True) -> None:
         """Build a host around 32 secret bytes; takes seconds where libp2p isn't imported yet.
 
-        Raises `InvalidEncoding` where they are no secp256k1 secret.
+        `patched` puts `pinaivu.p2p.patches` in force, for all hosts of the process. Raises
+        `InvalidEncoding` where they are no secp256k1 secret.
         """
         SecretKey(secret)  # raises before the slow import
+        if patched:
+            _patch()
         self._host = _build(secret, handshake_timeout)
         self._handshake_timeout = handshake_timeout
         self._network: Any = self._host.get_network()
@@ -328,6 +331,16 @@ def _build(secret: bytes, handshake_timeout: float) -> "IHost":
         ),
         disable_identify_address_discovery=True,
     )
+
+
+def _patch() -> None:
+    """Make the library faster; one that isn't the expected one works as it is."""
+    from pinaivu.p2p.patches import PatchRefused, patch_libp2p  # noqa: PLC0415
+
+    try:
+        patch_libp2p()
+    except PatchRefused as error:
+        logging.getLogger(__name__).warning("libp2p stays as it is, and slower: %s", error)
 
 
 def _quiet_loggers() -> None:

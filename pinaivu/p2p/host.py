@@ -61,15 +61,17 @@ async def open_host(
     announce: Sequence[str] = (),
     liveness: Liveness | None = None,
     handshake_timeout: float = 10.0,
+    patched: bool = True,
 ) -> AsyncGenerator["Host"]:
     """Run a host with the identity of a 32-byte secp256k1 `secret` while the block runs.
 
     `listen`: multiaddrs without a peer id, TCP port 0 for any. `announce`: what `addresses` shows
-    instead, where the own view of them is no use to others. Raises `Misconfigured` for an address
-    that can't be listened on, `InvalidEncoding` for no valid secret. Blocks for seconds the first
-    time, importing the library.
+    instead, where the own view of them is no use to others. `patched`: whether `p2p.patches`
+    come into force in this process; a bench compares. Raises `Misconfigured` for an address that
+    can't be listened on, `InvalidEncoding` for no valid secret. Blocks for seconds the first time,
+    importing the library.
     """
-    library = Library(secret, handshake_timeout)
+    library = Library(secret, handshake_timeout, patched=patched)
     running = library.run(listen)
     problem: Exception | None = None
     async with trio.open_nursery() as nursery:

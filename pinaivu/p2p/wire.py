@@ -4,7 +4,7 @@ Three conversations, each on streams of its own protocol id:
 
 - `NODE_PROTOCOL`: a node's control stream to a coordinator (the node dials). The node calls with
   `Hello`, `PutOffer`, `PutCompletion`; the coordinator calls with `AuctionCall` and `PutBatch` and
-  notifies `ReceiptNotice`.
+  notifies `ReceiptNotice` and `AwardVoided`. Who doesn't know a notice passes it over.
 - `GATEWAY_PROTOCOL`: a gateway's control stream to a coordinator (the gateway dials). The gateway
   calls with `Hello`, `SubmitJob`, `ReportFailure`, `Deliver`; the coordinator, since version 2,
   with `PutBatch`.
@@ -94,6 +94,12 @@ class ReceiptNotice(_Frame, frozen=True, tag="receipt"):
 
     receipt: bytes  # Signed[Receipt]
     index: int
+
+
+class AwardVoided(_Frame, frozen=True, tag="voided"):
+    """An award of this node's is over: its gateway reported it failed, in these words."""
+
+    failure: bytes  # Signed[Failure]
 
 
 # both control streams
@@ -198,7 +204,7 @@ class Cancel(_Frame, frozen=True, tag="cancel"):
 
 
 NodeToCoordinator = Hello | PutOffer | PutCompletion
-CoordinatorToNode = AuctionCall | ReceiptNotice | PutBatch
+CoordinatorToNode = AuctionCall | ReceiptNotice | AwardVoided | PutBatch
 GatewayToCoordinator = Hello | SubmitJob | ReportFailure | Deliver
 GatewayAnswer = Done | Refused | Awarded | Receipted
 NodeAnswer = Done | Refused

@@ -1,10 +1,9 @@
-"""What is kept of a log's receipts: evidence on nodes by party, on gateways, and answers' lengths.
+"""What is kept of a log's receipts: evidence on nodes by pairs, on gateways, and answers' lengths.
 
 All sums are integers in millionths of a sample and fade with each further sample. Nothing fades
 with time: a clock could be lied about, and a quiet month says nothing.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct, field
@@ -13,14 +12,16 @@ from pinaivu.manifest import Parameters
 from pinaivu.messages import Receipt
 from pinaivu.reputation.pools import (
     MILLION,
+    Mean,
     Pool,
-    Said,
+    Word,
     add,
-    bounded,
     first_times,
     lower_median,
+    pooled,
     successes,
     token_times,
+    within_shares,
 )
 from pinaivu.reputation.samples import Finding, Sample
 
@@ -53,6 +54,11 @@ class Rules(Struct, frozen=True):
     def start_ppm(self) -> int:
         """Success of whom nothing is known."""
         return self.prior_good * MILLION // max(1, self.prior)
+
+    @property
+    def kept_ppm(self) -> int:
+        """What one more sample leaves of what its gateway said of the node before."""
+        return max(0, MILLION - (MILLION - self.decay_ppm) * MILLION // max(1, self.share_ppm))
 
     def fade(self, amount: int) -> int:
         """What is left of an amount after one more sample."""
@@ -91,44 +97,50 @@ class Typical(Struct):
 
 
 class Node(Struct):
-    """One node's evidence for one model, kept by gateway and again by payer."""
+    """One node's evidence for one model, by gateway and payer."""
 
-    samples: int = 0
-    by_gateway: Pool = field(default_factory=dict)
-    by_payer: Pool = field(default_factory=dict)
+    pool: Pool = field(default_factory=dict)
 
     def add(self, receipt: Receipt, sample: Sample, weight: int, rules: Rules) -> None:
-        """One more sample from the receipt's gateway and payer."""
-        self.samples += 1
-        for pool, party in ((self.by_gateway, receipt.gateway), (self.by_payer, receipt.payer)):
-            add(pool, party, sample, weight, rules.decay_ppm, self.samples)
+        """One more sample from the receipt's gateway, on its payer's job."""
+        add(self.pool, receipt.gateway, receipt.payer, sample, weight, rules.kept_ppm)
 
-    def success(self, rules: Rules) -> tuple[int, int]:
-        """Parts per million of samples that went well, and the weight of the evidence."""
-        return self._bounded(successes, rules, rules.start_ppm)
+    def read(self, rules: Rules) -> "Reading":
+        """What the evidence comes to."""
+        return Reading(rules, within_shares(list(self.pool.values()), rules.prior, rules.share_ppm))
 
-    def first_ms(self, rules: Rules, typical: int) -> int:
-        """Time to the first token; 0: unknown."""
-        return self._bounded(lambda pool: _near(typical, first_times(pool)), rules, typical)[0]
 
-    def token_us(self, rules: Rules, typical: int) -> int:
-        """Time per token; 0: unknown."""
-        return self._bounded(lambda pool: _near(typical, token_times(pool)), rules, typical)[0]
+class Reading(Struct, frozen=True):
+    """A node's evidence with every party within its share; a time of 0 is unknown."""
 
-    def figures(self, rules: Rules) -> Typical:
-        """Its own success, and what the middle gateway measured; 0 where none did."""
+    rules: Rules
+    words: list[Word]
+
+    @property
+    def weight(self) -> int:
+        """What all evidence weighs, the prior apart."""
+        return sum(word.weight for word in self.words)
+
+    def success(self) -> int:
+        """Parts per million of samples that went well."""
+        return self._pooled(successes(self.words), self.rules.start_ppm)
+
+    def first_ms(self, typical: int) -> int:
+        """Time to the first token."""
+        return self._pooled(_near(typical, first_times(self.words)), typical)
+
+    def token_us(self, typical: int) -> int:
+        """Time per token."""
+        return self._pooled(_near(typical, token_times(self.words)), typical)
+
+    def own(self) -> Typical:
+        """Its success, and what the middle gateway measured."""
         return Typical(
-            self.success(rules)[0],
-            lower_median([word.mean for word in first_times(self.by_gateway)]),
-            lower_median([word.mean for word in token_times(self.by_gateway)]),
+            self.success(), _middle(first_times(self.words)), _middle(token_times(self.words))
         )
 
-    def _bounded(
-        self, read: Callable[[Pool], list[Said]], rules: Rules, start: int
-    ) -> tuple[int, int]:
-        return bounded(
-            read(self.by_gateway), read(self.by_payer), rules.prior, start, rules.share_ppm
-        )
+    def _pooled(self, heard: list[Mean], start: int) -> int:
+        return pooled(heard, self.rules.prior, start, self.rules.share_ppm)
 
 
 class Model(Struct):
@@ -175,7 +187,7 @@ class Model(Struct):
         """Take the medians anew at 1, 2, 4 … 64 samples and every 64; whether one moved."""
         if self.samples % _REFRESH and self.samples & (self.samples - 1):
             return False
-        self._summary |= {node: self.nodes[node].figures(rules) for node in self._stale}
+        self._summary |= {node: self.nodes[node].read(rules).own() for node in self._stale}
         self._stale.clear()
         moved = False
         for figure in Typical.__struct_fields__:
@@ -187,7 +199,11 @@ class Model(Struct):
         return moved
 
 
-def _near(typical: int, said: list[Said]) -> list[Said]:
-    """The parties' times, none of them so far from the typical one that it decides alone."""
+def _middle(times: list[Mean]) -> int:
+    return lower_median([time for time, _ in times if time])
+
+
+def _near(typical: int, times: list[Mean]) -> list[Mean]:
+    """Times of which none is so far from the typical one that it decides alone."""
     least, most = typical // _FARTHEST, typical * _FARTHEST
-    return [Said(word.weight, min(max(least, word.mean), most)) for word in said]
+    return [(min(max(least, time or typical), most), weight) for time, weight in times]

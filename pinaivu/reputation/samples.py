@@ -82,11 +82,19 @@ def whole_output(receipt: Receipt) -> int | None:
 def _finding(segment: Segment) -> Finding:
     if segment.result == Reason.NONE:
         return Finding.WELL
+    if _refuted(segment):
+        return Finding.CONTRADICTION
     if segment.result in _FAULTS:
         return Finding.FAULT
     if segment.result in _CONTRADICTIONS:
         return Finding.CONTRADICTION
     return Finding.NOTHING
+
+
+def _refuted(segment: Segment) -> bool:
+    """Whether the gateway says that nothing came, and the node holds what only a frame buys."""
+    completed = any(segment.completion_digest)
+    return segment.result == Reason.SILENT and completed and segment.acks > 0
 
 
 def _timed(receipt: Receipt, segment: Segment) -> Sample:

@@ -2,8 +2,8 @@
 
 For each model and node, with prior weight a + b samples and start a/(a + b):
 
-    success = trimmed mean over start and parties, each within its share, of good / all samples
-    time    = the same mean over the model's typical time and the parties' times, each taken
+    success = trimmed mean over start and gateways, each within its share, of good / all samples
+    time    = the same mean over the model's typical time and the gateways' times, each taken
               within a quarter and four times the typical one
     cal     = ceil(time · 1000 / promised)
 
@@ -12,9 +12,10 @@ doesn't matter, and nothing but receipts is needed. A node without evidence is t
 whatever it promises; promises are believed only until the first answer of a model was measured. A
 *newcomer*, whose evidence weighs less than the prior, is held below the model's median success.
 
-State: 64 cells of six integers for each pair of model and node that was ever judged, two integers
-for each gateway, and 33 pairs for each model. All of it follows from receipts and parameters, so
-nothing is stored: a store could be tampered with, the log can't.
+State: for each pair of model and node that was ever judged a cell of five integers for each gateway
+and payer, 288 at most, two integers for each gateway, and 33 pairs for each model. All of it
+follows from receipts and parameters, so nothing is stored: a store could be tampered with, the log
+can't.
 """
 
 from typing import Final
@@ -125,30 +126,29 @@ class Reputation:
         return read[node]
 
     def _find(self, model: Model, address: bytes) -> _Figures:
-        node, typical = model.nodes.get(address, Node()), model.typical
-        success, weight = node.success(self._rules)
-        newcomer = weight < self._rules.prior
+        found, typical = model.nodes.get(address, Node()).read(self._rules), model.typical
+        success, newcomer = found.success(), found.weight < self._rules.prior
         if newcomer and typical.success_ppm:
             success = min(success, typical.success_ppm * self._rules.newcomer_ppm // MILLION)
         return _Figures(
             min(max(1, success), MILLION),
-            node.first_ms(self._rules, typical.first_ms),
-            node.token_us(self._rules, typical.token_us),
+            found.first_ms(typical.first_ms),
+            found.token_us(typical.token_us),
             newcomer,
         )
 
 
 def _plain(model: Model) -> tuple[object, ...]:
-    """A model's state in an order of its own."""
-    nodes = [
-        (key, node.samples, _cells(node.by_gateway), _cells(node.by_payer))
-        for key, node in sorted(model.nodes.items())
-    ]
+    """A model's state, nodes in an order of their own, parties in that of their words."""
+    nodes = [(key, _rows(node.pool)) for key, node in sorted(model.nodes.items())]
     return (model.samples, astuple(model.typical), sorted(model.lengths.items()), nodes)
 
 
-def _cells(pool: Pool) -> list[tuple[bytes, tuple[int, ...]]]:
-    return [(party, astuple(cell)) for party, cell in sorted(pool.items())]
+def _rows(pool: Pool) -> list[tuple[object, ...]]:
+    return [
+        (gateway, astuple(row.total), [(p, astuple(cell)) for p, cell in row.payers.items()])
+        for gateway, row in pool.items()
+    ]
 
 
 def _calibration(measured: int) -> int:

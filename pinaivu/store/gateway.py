@@ -55,6 +55,19 @@ class PayerRow(_Table, table=True):
     payer: bytes
 
 
+class AccountRow(_Table, table=True):
+    """A hosted key's sub-account: what blinds it (32 bytes), and all it may ever spend.
+
+    The secret is shown to nobody but the key's holder: with it, receipts are known as the key's.
+    """
+
+    __tablename__ = "key_account"
+
+    key_id: str = Field(primary_key=True)
+    secret: bytes
+    limit_units: int = Field(sa_type=BigInteger)
+
+
 class RequestRow(_Table, table=True):
     """A job this gateway has signed.
 
@@ -131,6 +144,6 @@ class ReceiptRow(_Table, table=True):
 
     job_id: bytes = Field(primary_key=True)
     signed: bytes
-    position: int = Field(sa_type=BigInteger)  # its index in the log
+    position: int = Field(sa_type=BigInteger, index=True)  # its index in the log
     arrived_ms: int = Field(sa_type=BigInteger)
     problem: str | None = None

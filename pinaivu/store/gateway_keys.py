@@ -21,7 +21,7 @@ from sqlmodel import col, select
 from pinaivu.errors import Misconfigured
 from pinaivu.messages import Grant
 from pinaivu.store.database import Database
-from pinaivu.store.gateway import GrantRow, KeyRow, PayerRow
+from pinaivu.store.gateway import AccountRow, GrantRow, KeyRow, PayerRow
 from pinaivu.typed_data import Domain, Signed, signed_from_bytes
 
 KEY_PREFIX: Final = "sk-pnv-"
@@ -64,8 +64,13 @@ def create_key(
     daily_tokens: int | None = None,
     daily_units: int | None = None,
     further_payers: Sequence[bytes] = (),
+    hosted_limit_units: int | None = None,
 ) -> NewKey:
-    """Make a key that `payer`'s grants pay for; `further_payers`' in order, where those can't."""
+    """Make a key that `payer`'s grants pay for; `further_payers`' in order, where those can't.
+
+    With `hosted_limit_units` the payer is the gateway's own and the key gets a blinded sub-account
+    of it, with that limit on every receipt.
+    """
     drawn = urlsafe_b64encode(random(_SECRET_BYTES)).decode("ascii").rstrip("=")
     new = NewKey("key-" + random(6).hex(), KEY_PREFIX + drawn)
     row = KeyRow(
@@ -82,6 +87,11 @@ def create_key(
         session.add(row)
         for place, further in enumerate(further_payers):
             session.add(PayerRow(key_id=new.key_id, place=place, payer=further))
+        if hosted_limit_units is not None:
+            secret = random(_SECRET_BYTES)
+            session.add(
+                AccountRow(key_id=new.key_id, secret=secret, limit_units=hosted_limit_units)
+            )
     return new
 
 

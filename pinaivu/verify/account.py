@@ -14,6 +14,7 @@ from itertools import pairwise
 from msgspec import Struct
 
 from pinaivu.books import Books, OutOfSequence, Running
+from pinaivu.commitments import account_of
 from pinaivu.errors import PeerFault
 from pinaivu.messages import Receipt
 from pinaivu.settlement import Statement
@@ -28,7 +29,10 @@ class AccountContradiction(PeerFault):
 
 
 class Account(Struct, frozen=True, kw_only=True):
-    """A party's state after all its receipts; `spent` is per grant digest, for payers."""
+    """A party's state after all its receipts; `spent` is per grant digest, for payers.
+
+    `party` is an address, or a hosted key's sub-account.
+    """
 
     party: bytes
     running: Running
@@ -56,6 +60,39 @@ def check_payer(
 
     _each(domain, receipts, signers, post)
     return Account(party=payer, running=books.payer(payer), spent=dict(books.grant_spent))
+
+
+def check_sub_account(
+    domain: Domain,
+    payer: bytes,
+    secret: bytes,
+    receipts: Iterable[Signed[Receipt]],
+    signers: Signers,
+    *,
+    limit: int | None = None,
+) -> Account:
+    """A hosted key's state after `receipts`: all of its own from counter 1, in order.
+
+    Each is in the sub-account that `payer` and `secret` give, and none takes its total above the
+    limit on it, or the limit above `limit`, the one its holder was promised. Raises
+    `AccountContradiction`. Not proven: anything about the wallet's other keys.
+    """
+    account, running = account_of(payer, secret), Running()
+
+    def post(receipt: Receipt) -> None:
+        nonlocal running
+        if (receipt.payer, receipt.account) != (payer, account):
+            raise OutOfSequence("the receipt is of another account")
+        running = running.plus(receipt.total)
+        said = Running(receipt.account_counter, receipt.account_total)
+        if said != running:
+            raise OutOfSequence(f"expected {running}, the receipt says {said}")
+        most = receipt.account_limit if limit is None else min(limit, receipt.account_limit)
+        if receipt.account_total > most or (limit is not None and receipt.account_limit > limit):
+            raise OutOfSequence(f"{said.total} spent of {receipt.account_limit}, above the limit")
+
+    _each(domain, receipts, signers, post)
+    return Account(party=account, running=running, spent={})
 
 
 def check_node(

@@ -45,6 +45,8 @@ class Copies(Struct, frozen=True, kw_only=True):
 
     `request` is the body as it was sent, parsed by `pinaivu.encoding.parse_json`; `response` the
     whole response (an SDK's `model_dump()`, or the aggregated stream); `salt` the job's salt root.
+    `account_secret` opens a hosted key's sub-account, `account_limit` is the limit (base units)
+    that its holder was promised.
     `book` is what the log serves as `/books/{root}`, for an auction whose transcript leaves it out.
     """
 
@@ -52,6 +54,7 @@ class Copies(Struct, frozen=True, kw_only=True):
     response: Mapping[str, Any] | None = None
     salt: bytes | None = None
     account_secret: bytes | None = None
+    account_limit: int | None = None
     tokenizer: TokenCounter | None = None
     book: object = None
 

@@ -3,6 +3,7 @@
 from pinaivu.commitments import tokens_acknowledged, verify_acks
 from pinaivu.messages import Award
 from pinaivu.verify.case import Case
+from pinaivu.verify.covers import covers, require_account_limit
 from pinaivu.verify.epochs import CLOCK_SKEW_MS
 from pinaivu.verify.findings import Finding, Refuted, require, require_equal
 from pinaivu.verify.recomposed import require_composed
@@ -27,7 +28,8 @@ def charged(case: Case) -> Finding:
         said = ""
     receipt = case.receipt
     return Finding(
-        evidence=f"{receipt.total} base units, as the rule gives from counts and prices" + said,
+        evidence=f"{receipt.total} base units, as the rule gives from counts and prices; caps"
+        f" hold {covers(case)}{said}",
         facts={
             "total": receipt.total,
             "fees": sum(segment.fee for segment in receipt.segments),
@@ -99,9 +101,7 @@ def _require_within_job_and_grant(case: Case) -> None:
     )
     for what, found, most in limits:
         require(found <= most, f"{what} is {found}, above {most}")
-    if any(receipt.account):
-        within = receipt.account_total <= receipt.account_limit
-        require(within, f"the sub-account's total is above its limit {receipt.account_limit}")
+    require_account_limit(case)
 
 
 def _require_times(case: Case) -> None:

@@ -8,6 +8,7 @@ from pinaivu.messages import Batch
 from pinaivu.settlement import Statement, unpack_rows
 from pinaivu.verify.case import Case
 from pinaivu.verify.contents import BatchPart
+from pinaivu.verify.covers import covers
 from pinaivu.verify.facts import ChainFacts, SettlementFact
 from pinaivu.verify.findings import Finding, Lacks, Refuted, require, require_equal, shown
 from pinaivu.verify.recomposed import require_composed
@@ -41,7 +42,8 @@ def complete(case: Case) -> Finding:
             require_equal(row, moved, f"the row of {shown(party[1][12:])}")
     _require_balanced(case, batch, rows[Role.PAYER], rows[Role.NODE])
     return Finding(
-        evidence=f"{len(due)} statement(s) of batch {batch.sequence} hold the receipt's counters",
+        evidence=f"{len(due)} statement(s) of batch {batch.sequence} hold the receipt's counters; "
+        f"nothing beside it {covers(case)}",
         facts={"sequence": batch.sequence, "parties": len(due)},
     )
 

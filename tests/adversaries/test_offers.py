@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from coordinator import book as books
 from coordinator.book import OrderBook
 from coordinator.docket import Docket
 from coordinator.errors import JobRefused
+from pinaivu.auction import rule
+from pinaivu.auction.rule import Entrant, Market
 from pinaivu.fields import MAX_U64
 from pinaivu.messages import Offer
 from pinaivu.p2p import wire
@@ -75,13 +78,33 @@ async def test_a_skewed_clock_ahead(
         assert world.book.models(world.now) == ({} if guarded else {MODEL: 1})
 
 
-async def test_a_skewed_clock_behind(tmp_path: Path) -> None:
-    """It is told at once; nothing of it stands, so nothing can be won by it."""
+def valid_from_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the guard: an offer's validity begins when it comes in, whatever its dates say."""
+    put_as_dated = OrderBook.put
+
+    def put(book: OrderBook, signed: Signed[Offer], record: Any, model: Any, now_ms: int) -> None:
+        made = signed.message
+        until_ms = now_ms + made.expires_ms - made.issued_ms
+        fresh = replace(made, issued_ms=now_ms, expires_ms=until_ms)
+        put_as_dated(book, Signed(fresh, signed.signature), record, model, now_ms)
+
+    unchecked(monkeypatch)
+    monkeypatch.setattr(OrderBook, "put", put)
+
+
+@both_ways
+async def test_a_skewed_clock_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """A node that lives a day ago would win today by yesterday's price. It is told at once."""
+    if not guarded:
+        valid_from_arrival(monkeypatch)
     async with world_at(tmp_path) as world:
+        world.put_offers(DEAR)
         behind = NOW - DAY_MS
         made = offer(ATTACKER, CHEAP, issued_ms=behind, expires_ms=behind + 15_000)
-        assert put(world, made) == "expired"
-        assert world.book.models(world.now) == {}
+        assert put(world, made) == ("expired" if guarded else None)
+        assert await _nodes(world) == [(HONEST if guarded else ATTACKER).address]
 
 
 @both_ways
@@ -166,6 +189,38 @@ async def test_the_widest_numbers_overflow_nothing(tmp_path: Path, extreme: dict
             assert CHEAP <= award.price_out <= CHEAP * 3
         else:
             assert extreme.get("price_out", DEAR) == 0 or "ttft_ms" not in extreme
+
+
+WORD = 1 << 64
+
+
+def _score_in_64_bits(market: Market, entrant: Entrant) -> int:
+    """The rule's score in machine words, which wrap around."""
+    total = market.cost(entrant.price_out) + rule.delay(market, entrant)
+    return total * rule.MILLION % WORD // entrant.row.success_ppm
+
+
+@both_ways
+async def test_a_promise_so_slow_that_its_score_wraps_around(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """A first token in ten days scores just above 2⁶⁴: the best of all, were it kept in 64 bits."""
+    markets = list[Market]()
+    arithmetic = rule.score if guarded else _score_in_64_bits
+
+    def score(market: Market, entrant: Entrant) -> int:
+        markets.append(market)
+        return arithmetic(market, entrant)
+
+    monkeypatch.setattr(rule, "score", score)
+    async with world_at(tmp_path) as world:
+        world.put_offers(CHEAP, slots=2)
+        assert award_in(await world.submit(1, value_of_time=20)).node == HONEST.address
+        a_millisecond = markets[-1].value_of_time * 1000 * rule.MILLION
+        world.put_offers(CHEAP, slots=2)
+        assert put(world, offer(ATTACKER, CHEAP, ttft_ms=WORD // a_millisecond + 1)) is None
+        award = award_in(await world.submit(2, value_of_time=20))
+        assert award.node == (HONEST if guarded else ATTACKER).address
 
 
 @both_ways

@@ -29,9 +29,10 @@ from node.wallet import NodeKeys
 from pinaivu import typed_data
 from pinaivu.keys import SecretKey
 from pinaivu.manifest import Block, Manifest
-from pinaivu.messages import Bid, Completion, Offer, Receipt
+from pinaivu.messages import Bid, Completion, Failure, Offer, Receipt
 from pinaivu.p2p import PeerId, wire
 from pinaivu.p2p.calls import Calls
+from pinaivu.p2p.errors import CallRefused
 from pinaivu.p2p.frames import FrameLimits, FrameStream
 from pinaivu.p2p.host import Host, open_host
 from pinaivu.p2p.links import ReadyPool
@@ -285,6 +286,12 @@ class ScriptedCoordinator:
     async def put(self, frame: wire.PutBatch) -> wire.Done:
         """Hand over a batch; `CallRefused` where the node does not keep it."""
         return wire.read_batch_answer(await self.calls[-1].call(wire.encode(frame), PATIENCE))
+
+    async def void(self, report: Signed[Failure]) -> None:
+        """Say that an award is void; the node has heard it when this returns."""
+        self.calls[-1].notify(wire.encode(wire.AwardVoided(report.to_bytes())))
+        with suppress(CallRefused):  # what comes later is looked at later
+            await self.calls[-1].call(b"", PATIENCE)
 
     def notify(self, receipt: Signed[Receipt], index: int = 3) -> None:
         """Send a receipt."""

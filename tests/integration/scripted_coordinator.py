@@ -65,6 +65,7 @@ class ScriptedCoordinator:
         self.change: Callable[[Award], Award] = lambda award: award
         self.signer = keys.epoch
         self.dies_awarding = False
+        self.dies_at_a_failure = False
         self.receipts_flow = trio.Event()
         self.receipts_flow.set()
         self.cases: dict[bytes, OpenCase] = {}
@@ -118,15 +119,21 @@ class ScriptedCoordinator:
         answer = self._awarded(case.awards[-1]) if case.awards else self._award(case)
         if self.dies_awarding:
             self.dies_awarding = False
-            for stream in self.streams:
-                stream.reset("the coordinator died")
+            self._die()
         return answer
+
+    def _die(self) -> None:
+        """Nobody hears the answer that was about to be given; it stands nevertheless."""
+        for stream in self.streams:
+            stream.reset("the coordinator died")
 
     def _failed(self, failure: Signed[Failure]) -> wire.GatewayAnswer:
         failure.require(DOMAIN, self.keys.gateway.address)
         for case in self.cases.values():
             if case.awards[-1].digest(DOMAIN) == failure.message.award_digest:
                 case.failures.append(failure)
+                if self.dies_at_a_failure:
+                    self._die()
                 return self._award(case)
         raise AssertionError("a failure of an unknown award")
 

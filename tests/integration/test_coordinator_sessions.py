@@ -13,6 +13,7 @@ from sqlmodel import select
 
 from coordinator.courier import Courier
 from coordinator.sessions import Handlers, Sessions
+from pinaivu.codes import Outcome, Reason
 from pinaivu.keys import SecretKey
 from pinaivu.messages import Award, Bid, Receipt
 from pinaivu.p2p import wire
@@ -33,6 +34,7 @@ from tests.unit.ledger_support import (
     MODEL,
     NODES,
     delivery,
+    failure,
     part,
     secret,
 )
@@ -94,6 +96,7 @@ class Peer:
     host: Host
     asked: list[wire.AuctionCall] = field(default_factory=list)
     notices: list[wire.ReceiptNotice] = field(default_factory=list)
+    voided: list[bytes] = field(default_factory=list)
     folder: Path | None = None
     refusals: int = 0
 
@@ -146,6 +149,9 @@ async def peer(
 
         def on_notice(payload: bytes) -> None:
             notice = wire.read_coordinator_to_node(payload)
+            if isinstance(notice, wire.AwardVoided):
+                here[0].voided.append(notice.failure)
+                return
             assert isinstance(notice, wire.ReceiptNotice)
             here[0].notices.append(notice)
 
@@ -273,9 +279,9 @@ async def test_from_offer_to_receipt(place: Place) -> None:
         assert await winner.call(wire.PutCompletion(done.to_bytes())) == wire.Done()
 
 
-def _deliver(place: Place, *parts: object) -> wire.Deliver:
+def _deliver(place: Place, *parts: object, **more: object) -> wire.Deliver:
     (job,) = place.world.docket.jobs.values()
-    said = delivery(*parts, of=job.job.message)  # type: ignore[arg-type]
+    said = delivery(*parts, of=job.job.message, **more)  # type: ignore[arg-type]
     return wire.Deliver(
         delivery=Signed.by(GATEWAY, DOMAIN, said).to_bytes(),
         job=job.job.to_bytes(),
@@ -284,6 +290,54 @@ def _deliver(place: Place, *parts: object) -> wire.Deliver:
         completions=[],
         failures=[],
     )
+
+
+async def test_a_node_is_told_by_the_log_that_its_award_is_void(place: Place) -> None:
+    """In the gateway's own signed words, before another node has its next award; nobody else is."""
+    async with (
+        peer(place, NODES[0], wire.NODE_PROTOCOL) as one,
+        peer(place, NODES[1], wire.NODE_PROTOCOL) as other,
+        peer(place, GATEWAY, wire.GATEWAY_PROTOCOL) as gateway,
+    ):
+        for node in (one, other):
+            await node.hello()
+            assert await node.call(_offer(place, node.key)) == wire.Done()
+        await gateway.hello()
+        award = _award_in(await gateway.call(_submit(place)))
+        failed, next_one = (one, other) if award.node == one.key.address else (other, one)
+        forged = Signed.by(failed.key, DOMAIN, failure(award)).to_bytes()
+        assert await gateway.refused(wire.ReportFailure(forged)) == "bad_signature"
+        await failed.refused(_offer(place, GATEWAY))  # what was sent before has come by now
+        assert failed.voided == []
+        report = Signed.by(GATEWAY, DOMAIN, failure(award)).to_bytes()
+        following = _award_in(await gateway.call(wire.ReportFailure(report)))
+        assert (following.node, following.rank) == (next_one.key.address, 2)
+        await until(lambda: failed.voided == [report])
+        assert next_one.voided == []
+
+
+async def test_a_report_handed_in_with_the_delivery_reaches_the_node_too(place: Place) -> None:
+    """The gateway could not report it before; the node may still hold a slot for it."""
+    async with (
+        peer(place, NODES[0], wire.NODE_PROTOCOL) as node,
+        peer(place, GATEWAY, wire.GATEWAY_PROTOCOL) as gateway,
+    ):
+        for party in (node, gateway):
+            await party.hello()
+        assert await node.call(_offer(place, node.key)) == wire.Done()
+        award = _award_in(await gateway.call(_submit(place)))
+        report = Signed.by(GATEWAY, DOMAIN, failure(award)).to_bytes()
+        said = part(award, result=Reason.STREAM_BROKEN)
+        deliver = replace(_deliver(place, said, outcome=Outcome.FAILED), failures=[report])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gateway.call, deliver)
+            await until(lambda: node.voided == [report])
+            nursery.cancel_scope.cancel()
+
+
+def _award_in(answer: object) -> Award:
+    assert isinstance(answer, wire.Awarded), answer
+    return signed_from_bytes(Award, answer.award).message
 
 
 async def test_a_lost_node_takes_part_at_its_standing_price(place: Place) -> None:

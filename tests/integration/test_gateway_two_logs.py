@@ -19,7 +19,7 @@ from tests.integration.scripted_coordinator import (
     ScriptedCoordinator,
     scripted_coordinator,
 )
-from tests.integration.scripted_node import Script, speaks
+from tests.integration.scripted_node import Script, Work, speaks
 
 SECOND = b"\x12" * 32
 
@@ -114,6 +114,57 @@ async def test_an_award_that_was_lost_on_its_way_is_closed_at_no_charge(tmp_path
         assert [segment.acks for segment in zero.segments] == [0]
         assert paid.total > 0
         assert len(net.nodes[0].works) == 1  # nobody worked for the award that was lost
+
+
+async def test_a_failure_that_nobody_answers_is_put_to_the_next_log(tmp_path: Path) -> None:
+    """A node refuses, and the coordinator dies before its next award is known: as a new job.
+
+    The job left behind is closed with all its awards, at no charge.
+    """
+    async with two_logs(tmp_path, _refuses_the_first_log, speaks("Hello.")) as (net, first, second):
+        first.dies_at_a_failure = True
+        answer = await net.complete()
+        assert answer.choices[0].message.content == "Hello."
+        assert _id_of(answer) == next(iter(second.cases)).hex()
+        zero, paid = await _receipts(net, first, second)
+        assert (zero.log_id, zero.status, zero.total) == (first.log_id, Status.FAILED, 0)
+        assert [s.rank for s in zero.segments] == [1, 2]
+        assert (paid.log_id, paid.status) == (SECOND, Status.COMPLETED)
+        assert paid.total > 0
+
+
+async def test_a_job_that_no_node_of_one_log_serves_is_put_to_the_next(tmp_path: Path) -> None:
+    """Each of them refused, so nobody can claim anything under it."""
+    async with two_logs(tmp_path, _refuses_the_first_log) as (net, first, second):
+        answer = await net.complete()
+        assert _id_of(answer) == next(iter(second.cases)).hex()
+        zero, paid = await _receipts(net, first, second)
+        assert (zero.status, zero.total) == (Status.FAILED, 0)
+        assert paid.total > 0
+
+
+async def test_what_was_acknowledged_stays_with_its_log(tmp_path: Path) -> None:
+    """The payer pays for it there; the client gets an error and not a second bill."""
+
+    async def begins_and_dies(work: Work) -> None:
+        work.send({"role": "assistant", "content": ""})
+        await work.wait_acks(1)
+        await work.break_off()
+
+    async with two_logs(tmp_path, begins_and_dies) as (net, first, second):
+        with pytest.raises(openai.InternalServerError):
+            await net.complete()
+        (receipt,) = await _receipts(net, first)
+        assert [s.acks for s in receipt.segments] == [1]
+        assert not second.cases
+
+
+async def _refuses_the_first_log(work: Work) -> None:
+    """A node that refuses what one log awards, and serves the other."""
+    if work.award.log_id != SECOND:
+        await work.refuse(Reason.REFUSED_CAPACITY)
+        return
+    await speaks("Hello.")(work)
 
 
 async def test_what_was_answered_waits_for_its_own_log_and_holds_up_no_other(

@@ -8,9 +8,11 @@ import pytest
 import trio
 import trio.testing
 from msgspec.structs import replace
+from sqlmodel import Session, select
 from trio.testing import MockClock
 
 from coordinator.admission import Money
+from coordinator.archive import read_book
 from coordinator.batches import standing
 from coordinator.directory import BOUND_S, FRESH_S
 from pinaivu.codes import Clearing, Reason
@@ -118,6 +120,22 @@ async def test_a_receipted_job_is_answered_by_its_receipt(world: World) -> None:
     assert isinstance(answer, wire.Receipted)
     assert signed_from_bytes(Receipt, answer.receipt).message.job_id == job.key[1]
     assert await refusal_of(world.submit(max_cost=RESERVE - 1)) == "job_id_used"
+
+
+async def test_a_receipted_job_that_comes_again_leaves_nothing(world: World) -> None:
+    """No money reserved, nobody busy, and the next job's book is filed as if it had not come."""
+    job = await world.served()
+    await job.receipted.wait()
+    assert isinstance(await world.submit(), wire.Receipted)
+    assert (world.docket.jobs, world.docket.all_reserved()) == ({}, 0)
+    assert [world.docket.busy(node.address) for node in NODES] == [0] * len(NODES)
+    await world.awarded(2)
+
+    def books(session: Session) -> list[bool]:
+        roots = session.exec(select(TranscriptRow.book_root)).all()
+        return [root is not None and read_book(session, root) is not None for root in roots]
+
+    assert await world.writer.read(books) == [True, True]
 
 
 async def test_a_caller_that_goes_away_during_the_auction_leaves_nothing(world: World) -> None:

@@ -237,6 +237,7 @@ def receipt_of(held: Evidence, **changes: Any) -> Receipt:
     segment = msgspec.structs.replace(segment, **changes.pop("segment", {}))
     zeros: dict[str, Any] = dict.fromkeys(Receipt.__struct_fields__, 0)
     fields = {
+        "account": held.job.account,
         "log_id": held.job.log_id,
         "job_id": held.job.job_id,
         "gateway": held.job.gateway,
@@ -261,7 +262,7 @@ def test_receipt_by_the_rule_is_taken() -> None:
 @pytest.mark.parametrize(
     "name",
     ["log_id", "job_id", "gateway", "payer", "job_digest", "grant_digest", "delivery_digest",
-     "request_commitment", "response_commitment", "model", "total"],
+     "request_commitment", "response_commitment", "model", "total", "account", "account_limit"],
 )  # fmt: skip
 def test_receipt_of_something_else_is_refused(name: str) -> None:
     held = evidence()

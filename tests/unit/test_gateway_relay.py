@@ -30,7 +30,15 @@ WORDS = "The keeper's lamp isn't lit, and they've seen 12 ships pass; we'll wait
 class Rig:
     """A relay that runs, and the node's end of its stream."""
 
-    def __init__(self, node: FrameStream, relay: Relay, order: Order, answer: Answer) -> None:
+    def __init__(
+        self,
+        gateway: FrameStream,
+        node: FrameStream,
+        relay: Relay,
+        order: Order,
+        answer: Answer,
+    ) -> None:
+        self.gateway = gateway
         self.node = node
         self.relay = relay
         self.order = order
@@ -95,7 +103,7 @@ async def running(
 
     async with connected() as (here, there), trio.open_nursery() as nursery:
         relay = Relay(here, order, answer, PATIENCE, may_release, now_ms)
-        rig = Rig(there, relay, order, answer)
+        rig = Rig(here, there, relay, order, answer)
         nursery.start_soon(rig.run)
         first = wire.read_work_down(await there.receive())
         assert isinstance(first, wire.Dispatch)
@@ -310,6 +318,29 @@ async def test_whole_answer_ends_with_its_completion() -> None:
         assert await rig.ended() is None
         assert rig.relay.completion == signed
         assert rig.relay.output_tokens == model().tokenizer.count_text("Hello")
+
+
+async def test_node_that_ended_before_the_last_acknowledgement_has_not_failed() -> None:
+    """Its end comes while that is being written to disk; the stream is closed on both sides."""
+    text, closed = text_of(40), trio.Event()
+
+    async def slowly(acks: int) -> None:
+        if acks > 1:
+            await closed.wait()
+
+    async with running(slowly) as rig:
+        rig.send("A")
+        assert await rig.acks() == [1]
+        rig.send(text, finish="stop")
+        rig.node.send(wire.encode(wire.End(completion_for(rig.order, b"", 1).to_bytes())))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.node.aclose)
+            await rig.gateway.wait_over()
+            await rig.gateway.aclose()  # as the pool does with a stream that is over
+        closed.set()
+        assert await rig.ended() is None
+        assert rig.relay.acks == 1
+        assert rig.relay.output_tokens >= 32
 
 
 async def test_end_by_another_key_is_no_end() -> None:

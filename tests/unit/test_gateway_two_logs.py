@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -26,7 +27,15 @@ from pinaivu.p2p.frames import FrameLimits, FrameStream
 from pinaivu.p2p.host import Liveness
 from pinaivu.store.batches import BatchKeeper
 from pinaivu.typed_data import Signed
-from tests.unit.gateway_facts import DOMAIN, GATEWAY, draft, grant
+from tests.unit.gateway_facts import (
+    DOMAIN,
+    GATEWAY,
+    award_for,
+    draft,
+    failure_of,
+    grant,
+    signed_award,
+)
 from tests.unit.p2p_pipes import PEER, Rig
 
 ONE, TWO = b"\x11" * 32, b"\x12" * 32
@@ -70,10 +79,14 @@ class SimulatedCoordinator:
         frame = wire.read_gateway_to_coordinator(payload)
         if isinstance(frame, wire.Hello):
             return wire.encode(wire.Done())
-        self.jobs += 1
+        self.jobs += isinstance(frame, wire.SubmitJob)
         return wire.encode(wire.Awarded(award=b"", peer=bytes(64), tps_milli=1, ttft_ms=1))
 
     # As what happens to it
+
+    def hold(self) -> None:
+        """It hears everything, answers nothing, and is there."""
+        self._there = trio.Event()
 
     def kill(self) -> None:
         self._up = False
@@ -270,3 +283,44 @@ def test_grants_for_logs_that_are_away_are_passed_over() -> None:
     assert logs(False, True).ways(grants) == grants[1:]
     assert logs(False, False).ways(grants) == grants[:1]
     assert logs(True, False).ways(grants[1:]) == grants[1:]
+
+
+async def _report(desk: Desk, *, patient: bool) -> float:
+    """Report a failure to the first log's coordinator; seconds until it counts as unanswered."""
+    started = trio.current_time()
+    failure = Signed.by(GATEWAY, DOMAIN, failure_of(signed_award(award_for(draft()))))
+    with pytest.raises(CoordinatorUnreachable):
+        await desk.logs[ONE].market.report(failure, patient=patient)
+    return trio.current_time() - started
+
+
+async def test_a_report_leaves_a_killed_coordinator_at_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """In flight when it dies, or sent after: the request may go to the next log."""
+    del autojump_clock
+    async with opened(tmp_path) as desk:
+        desk.one.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_kill_when_blocked, desk.one)
+            assert await _report(desk, patient=False) == pytest.approx(0.1)  # then it looks again
+        assert await _report(desk, patient=False) == 0.0
+        assert (await desk.ask())[0] == TWO
+
+
+async def _kill_when_blocked(coordinator: SimulatedCoordinator) -> None:
+    await wait_all_tasks_blocked()
+    coordinator.kill()
+
+
+async def test_a_report_leaves_a_frozen_coordinator_in_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """With or without a log to go to, the wait is bounded."""
+    del autojump_clock
+    for patient in (False, True):
+        async with opened(tmp_path) as desk:
+            desk.one.freeze()
+            took = await _report(desk, patient=patient)
+            assert Liveness().bound <= took <= WITHIN_S
+            assert took == pytest.approx(WITHIN_S) or not patient

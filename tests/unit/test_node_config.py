@@ -49,6 +49,19 @@ def test_the_engine_is_built_with_the_environment_it_may_see(tmp_path: Path) -> 
     assert spec.env == {"PATH": "/bin"}
 
 
+@pytest.mark.parametrize(("said", "takes"), [({}, True), ({"explore": False}, False)])
+def test_exploration_jobs_are_taken_unless_declined(
+    tmp_path: Path,
+    said: dict[str, bool],
+    takes: bool,  # noqa: FBT001
+) -> None:
+    """The bit stands on offers; what the engine can do stays as it was."""
+    (model,) = _load(tmp_path, GOOD | {"models": [MODEL | said]}).models
+    offered = model.offered(Feature.KIND_CHAT | Feature.TOOLS)
+    assert bool(offered & Feature.EXPLORATION) == takes
+    assert offered & ~Feature.EXPLORATION == Feature.KIND_CHAT | Feature.TOOLS
+
+
 def test_an_attached_engine_says_what_it_can_do(tmp_path: Path) -> None:
     """No endpoint tells; chat it must be able to."""
     engine = {

@@ -9,7 +9,14 @@ from pinaivu.codes import Reason, Status
 from pinaivu.manifest import Parameters, local_development_parameters
 from pinaivu.messages import Offer, Receipt
 from pinaivu.reputation import Reputation, Standing
-from pinaivu.reputation.pools import MOST_PARTIES, ceiling, pooled
+from pinaivu.reputation.pools import (
+    MOST_GATEWAYS,
+    MOST_PAYERS,
+    Cell,
+    Row,
+    pooled,
+    within_shares,
+)
 from pinaivu.reputation.samples import Finding, Times, samples_of, whole_output
 from pinaivu.testing.receipts import attempted, receipt_of
 from tests.unit.ledger_support import NODES, offer
@@ -92,6 +99,23 @@ def test_a_stream_longer_than_the_attempt_is_a_contradiction() -> None:
         assert samples_of(contradicting)[0].finding == Finding.CONTRADICTION
 
 
+def test_a_silence_that_the_nodes_preimage_refutes_is_a_contradiction() -> None:
+    """Preimage 1 is released on the first frame, so something did come."""
+    silent = attempted(NODE, Reason.SILENT)
+    cases = {
+        Finding.FAULT: [
+            silent,
+            replace(silent, acks=1),
+            replace(silent, completion_digest=b"C" * 32),
+        ],
+        Finding.CONTRADICTION: [replace(silent, acks=1, completion_digest=b"C" * 32)],
+    }
+    for finding, segments in cases.items():
+        for segment in segments:
+            receipt = receipt_of(segment, gateway=party(1), payer=party(2))
+            assert samples_of(receipt)[0].finding == finding
+
+
 def test_of_several_attempts_none_is_timed_and_the_passed_over_count_for_nothing() -> None:
     receipt = receipt_of(
         attempted(NODE, Reason.SILENT),
@@ -124,28 +148,56 @@ def test_only_whole_answers_have_a_length(status: Status) -> None:
 # How parties are weighed
 
 
+def row(weight: int, *payers: bytes) -> Row:
+    """So many samples from one gateway, as many for each of the payers."""
+    part = Cell(weight=weight // max(1, len(payers)))
+    return Row(Cell(weight=weight), dict.fromkeys(payers, part))
+
+
 @pytest.mark.parametrize(
-    ("weights", "most"),
+    ("weights", "cut"),
     [
-        ([], 1_000),  # a tenth of the prior
-        ([500], 1_050),  # within its share
-        ([10**9], 1_111),  # x = (10,000 + x) / 10
-        ([10**9, 10**9], 1_250),  # x = (10,000 + 2x) / 10
-        ([10**9, 100], 1_122),  # x = (10,100 + x) / 10
-        ([5_000] * 20, 11_000),  # nobody has a tenth
+        ([], []),
+        ([500], [500]),  # within its share
+        ([10**9], [1_111]),  # x = (10,000 + x) / 10
+        ([10**9, 10**9], [1_250, 1_250]),  # x = (10,000 + 2x) / 10
+        ([10**9, 100], [1_122, 100]),  # x = (10,100 + x) / 10
+        ([5_000] * 20, [5_000] * 20),  # nobody has a tenth
     ],
 )
-def test_the_largest_weight_is_a_share_of_what_counts(weights: list[int], most: int) -> None:
-    assert ceiling(weights, 10_000, 100_000) == most
+def test_a_gateways_weight_is_cut_to_its_share_of_what_counts(
+    weights: list[int], cut: list[int]
+) -> None:
+    words = within_shares([row(weight) for weight in weights], 10_000, 100_000)
+    assert [word.weight for word in words] == cut
 
 
-def test_ten_parties_alike_outweigh_any_prior() -> None:
+def test_gateways_of_one_payer_have_one_share_together() -> None:
+    """Of twenty gateways four serve one payer."""
+    own, others = [row(1_000, party(1))] * 4, [row(1_000, party(9 + n)) for n in range(16)]
+    words = within_shares([*own, *others], 10_000, 100_000)
+    assert [word.weight for word in words[4:]] == [1_000] * 16
+    together = sum(word.weight for word in words[:4])
+    assert together == pytest.approx(26_000 / 9, abs=5)  # x = (26,000 + x) / 10
+
+
+def test_a_flood_of_one_payers_jobs_takes_of_that_payers_share_only() -> None:
+    """Half of what twenty gateways said is of the same payer: what is of others stays."""
+    flood, others = row(10**9, party(1)), [row(1_000, party(1), party(9 + n)) for n in range(20)]
+    words = within_shares([flood, *others], 10_000, 100_000)
+    together = sum(word.weight for word in words)
+    assert all(word.weight >= 500 for word in words[1:])
+    assert together - 20 * 500 == pytest.approx(20_000 / 9, abs=5)  # x = (20,000 + x) / 10
+
+
+def test_ten_gateways_alike_outweigh_any_prior() -> None:
     """From ten on nobody is cut."""
-    assert ceiling([10**9] * 10, 10_000, 100_000) >= 10**9
+    words = within_shares([row(10**9, party(n)) for n in range(10)], 10_000, 100_000)
+    assert [word.weight for word in words] == [10**9] * 10
 
 
 def test_without_anything_the_start_stands() -> None:
-    assert pooled([], 0, 7, 100_000) == (7, 0)
+    assert pooled([], 0, 7, 100_000) == 7
 
 
 # Standings
@@ -225,15 +277,57 @@ def test_a_nodes_models_are_apart() -> None:
 
 def test_old_evidence_fades() -> None:
     """After enough good answers a bad past hardly shows."""
-    past = served(200, result=Reason.SILENT)
-    assert standing(learnt(*past, *served(300))).success_ppm > 900_000
+    past = served(200, result=Reason.SILENT, parties=10)
+    assert standing(learnt(*past, *served(300, parties=10))).success_ppm > 900_000
 
 
 def test_the_parties_kept_are_the_ones_heard_last() -> None:
-    reputation = learnt(*served(3 * MOST_PARTIES, parties=3 * MOST_PARTIES))
+    reputation = learnt(*served(3 * MOST_GATEWAYS, parties=3 * MOST_GATEWAYS))
     (model,) = reputation._models.values()
-    heard = {party(number) for number in range(2 * MOST_PARTIES, 3 * MOST_PARTIES)}
-    assert set(model.nodes[NODE].by_gateway) == heard
+    heard = [party(number) for number in range(2 * MOST_GATEWAYS, 3 * MOST_GATEWAYS)]
+    assert list(model.nodes[NODE].pool) == heard
+
+
+def test_of_a_gateways_payers_the_ones_heard_last_are_known() -> None:
+    """What the others' jobs said stays with the gateway."""
+    reputation = learnt(
+        *(
+            replace(receipt, payer=party(1000 + number))
+            for number, receipt in enumerate(served(3 * MOST_PAYERS, parties=1))
+        )
+    )
+    (model,) = reputation._models.values()
+    (only,) = model.nodes[NODE].pool.values()
+    assert list(only.payers) == [
+        party(1000 + number) for number in range(2 * MOST_PAYERS, 3 * MOST_PAYERS)
+    ]
+    assert only.total.weight > 1.5 * sum(part.weight for part in only.payers.values())
+
+
+@pytest.mark.parametrize("share_ppm", [100_000, 900_000])
+def test_a_gateway_remembers_its_share_of_the_samples(share_ppm: int) -> None:
+    """Kept are share / (1 − decay) of them."""
+    rules = replace(RULES, party_share_ppm=share_ppm)
+    (model,) = learnt(*served(2_000, parties=1), rules=rules)._models.values()
+    (only,) = model.nodes[NODE].pool.values()
+    assert only.total.weight == pytest.approx(share_ppm / 10_000 * 1_000_000, rel=0.02)
+
+
+def test_a_gateway_that_fails_a_rival_for_all_payers_spoils_its_own_word_only() -> None:
+    """Every eighth job of twelve payers goes through it, and fails by its word."""
+
+    def word(number: int, *, lies: bool) -> Receipt:
+        liar = number % 8 == 0
+        return receipt_of(
+            attempted(NODE, Reason.STREAM_BROKEN if lies and liar else 0),
+            gateway=party(99 if liar else number % 11),
+            payer=party(1000 + number // 8 % 12),
+        )
+
+    honest, lied = (
+        standing(learnt(*(word(n, lies=lies) for n in range(800)))) for lies in (False, True)
+    )
+    assert honest.success_ppm - lied.success_ppm < 15_000
 
 
 # M
