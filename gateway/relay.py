@@ -199,14 +199,16 @@ class Relay:
         self._bytes_left -= sum(map(len, events))
         if not events or min(self._events_left, self._bytes_left) < 0:
             raise AttemptFailed(Reason.PROTOCOL_VIOLATION, "empty or endless chunks")
-        self.first_token_ms = self.first_token_ms or self._now_ms()
         text = "".join([self._answer.add(event) for event in events])
         self._answer.flush()
-        self.output_tokens = self._counter.feed(text)
-        self._require_no_more_than_awarded()
+        if text:
+            self.first_token_ms = self.first_token_ms or self._now_ms()
+            self.output_tokens = self._counter.feed(text)
+            self._require_no_more_than_awarded()
 
     async def _acknowledge(self) -> None:
-        if not self.first_token_ms:
+        """Accept what has come; the prompt, too, once there is content or an end without any."""
+        if self.completion or not (self.output_tokens or self._answer.complete):
             return
         due = min(acks_due(self.output_tokens, self._job.max_output_tokens), self._most_acks)
         if due > self.acks:

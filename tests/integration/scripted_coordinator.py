@@ -52,7 +52,10 @@ class OpenCase:
 
 
 class ScriptedCoordinator:
-    """Awards to `line` in order, and receipts what is delivered. No auction, no log."""
+    """Awards to `line` in order, and receipts what is delivered. No auction, no log.
+
+    `handed_in` are completions that it has from the nodes themselves.
+    """
 
     def __init__(self, keys: Keys, log_id: bytes = LOG) -> None:
         self.keys = keys
@@ -66,6 +69,7 @@ class ScriptedCoordinator:
         self.receipts_flow = trio.Event()
         self.receipts_flow.set()
         self.cases: dict[bytes, OpenCase] = {}
+        self.handed_in: list[Signed[Completion]] = []
         self.submissions = 0
         self.deliveries = 0
         self.streams: list[FrameStream] = []
@@ -193,7 +197,8 @@ class ScriptedCoordinator:
         case.delivery.require(DOMAIN, self.keys.gateway.address)
         assert frame.awards == [award.to_bytes() for award in case.awards]
         assert frame.failures == [failure.to_bytes() for failure in case.failures]
-        case.completions = [signed_from_bytes(Completion, raw) for raw in frame.completions]
+        delivered = [signed_from_bytes(Completion, raw) for raw in frame.completions]
+        case.completions = [*self.handed_in, *delivered]
         case.receipt = self.receipt(case)
         return case.receipt
 

@@ -129,6 +129,24 @@ async def test_first_frame_accepts_the_prompt() -> None:
         assert NOW <= rig.relay.first_token_ms < NOW + 10_000
 
 
+async def test_frame_without_content_accepts_nothing() -> None:
+    """Neither the prompt nor a time to first token is to be had for a role."""
+    async with running() as rig:
+        event = b'{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}'
+        rig.node.send(wire.encode(wire.Chunk([event])))
+        assert await rig.acks() == []
+        assert rig.relay.first_token_ms == 0
+        rig.send("A")
+        assert await rig.acks() == [1]
+
+
+async def test_whole_answer_without_content_accepts_the_prompt() -> None:
+    """A model may have nothing to say; its node has worked all the same."""
+    async with running() as rig:
+        rig.send("", finish="stop")
+        assert await rig.acks() == [1]
+
+
 async def test_window_is_accepted_when_our_own_count_reaches_it() -> None:
     """Not a token earlier, however many chunks the text came in."""
     async with running() as rig:
