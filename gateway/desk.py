@@ -10,6 +10,7 @@ from gateway.config import Limits
 from gateway.drafts import Identity
 from gateway.ledger import Ledger
 from gateway.logs import Logs
+from gateway.quotas import Quotas
 from pinaivu.p2p.links import ReadyPool
 
 
@@ -20,6 +21,7 @@ class Desk:
     identity: Identity
     ledger: Ledger
     access: Access
+    quotas: Quotas
     logs: Logs
     pool: ReadyPool
     limits: Limits

@@ -29,6 +29,7 @@ from gateway.network import ChainRegistry, LogServer, LogUnreachable, load_model
 from gateway.outbox import Outbox, Pace
 from gateway.places import Places
 from gateway.ports import PublicLog, Registry, ServedModel
+from gateway.quotas import Quotas
 from gateway.store_forms import job_of
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
@@ -85,6 +86,8 @@ async def open_gateway(
     """Run all parts but HTTP while the block runs; what a former life left is taken up."""
     async with open_writer(database) as writer, trio.open_nursery() as nursery:
         ledger = Ledger(writer)
+        quotas = Quotas(writer, sources.now_ms, sources.random_bytes)
+        await quotas.enter()
         pool = ReadyPool()
         host.serve(wire.WORK_PROTOCOL, pool.accept, FrameLimits.of(wire.MAX_WORK_FRAME))
 
@@ -120,6 +123,7 @@ async def open_gateway(
             identity=identity,
             ledger=ledger,
             access=Access(ledger, identity.address, opened, sources.now_ms),
+            quotas=quotas,
             logs=opened,
             pool=pool,
             limits=limits,
@@ -128,16 +132,23 @@ async def open_gateway(
         )
         for log in opened.values():
             nursery.start_soon(log.market.run)
+        nursery.start_soon(quotas.run)
         nursery.start_soon(_janitor, ledger, limits, sources.now_ms)
-        await _resume(ledger, opened)
+        await _resume(ledger, opened, identity.address)
         yield Gateway(desk=desk, models=models, random=sources.random_bytes)
         nursery.cancel_scope.cancel()
 
 
-async def _resume(ledger: Ledger, logs: Logs) -> None:
-    """Take up every job without a receipt, each with its log."""
+async def _resume(ledger: Ledger, logs: Logs, gateway: bytes) -> None:
+    """Take up every job of this gateway without a receipt, each with its log.
+
+    Others that share the database have keys of their own, and see to their own jobs.
+    """
     for row in await ledger.unfinished():
-        log = logs.get(job_of(row).message.log_id)
+        job = job_of(row).message
+        if job.gateway != gateway:
+            continue
+        log = logs.get(job.log_id)
         if log is None:
             _log.error("job %s waits for a log that is not configured", row.job_id.hex())
         else:

@@ -17,14 +17,15 @@ from gateway.access import Access, Holder
 from gateway.config import Limits
 from gateway.demands import Demand, read_body, read_demand
 from gateway.desk import Desk
-from gateway.drafts import draft_job
+from gateway.drafts import draft_job, most_units
 from gateway.errors import ApiError
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.logs import Entry, Logs
 from gateway.ports import ServedModel
+from gateway.quotas import Quotas
 from pinaivu.messages import Grant
-from pinaivu.metering import reserve
+from pinaivu.store.gateway_policy import Scope
 from pinaivu.typed_data import Signed
 
 _COUNT_IN_THREAD_FROM: Final = 16 * 1024
@@ -44,6 +45,11 @@ class Gateway:
         return self.desk.access
 
     @property
+    def quotas(self) -> Quotas:
+        """What keys may use."""
+        return self.desk.quotas
+
+    @property
     def ledger(self) -> Ledger:
         """Durable state."""
         return self.desk.ledger
@@ -58,17 +64,17 @@ class Gateway:
         """The configuration's limits."""
         return self.desk.limits
 
-    async def holder(self, request: Request) -> Holder:
-        """Who asks; 401 for a stranger."""
-        return await self.access.authenticate(request.headers.get("authorization"))
+    async def holder(self, request: Request, scope: Scope | None = None) -> Holder:
+        """Who asks; 401 for a stranger, 403 for a key without the scope."""
+        return await self.access.authenticate(request.headers.get("authorization"), scope)
 
     async def begin(self, request: Request) -> Exchange:
         """Judge a chat completion's request and put it on the market; `ApiError` otherwise."""
-        holder = await self.holder(request)
+        holder = await self.holder(request, "inference")
         length = request.headers.get("content-length")
         async with aclosing(request.stream()) as chunks:
             raw = await read_body(chunks, length, self.limits.max_body_bytes)
-        if self.access.under_way >= self.limits.max_in_flight:
+        if self.quotas.under_way >= self.limits.max_in_flight:
             raise ApiError(
                 429,
                 "too_many_requests",
@@ -90,14 +96,18 @@ class Gateway:
     async def _exchange(self, holder: Holder, demand: Demand) -> Exchange:
         grants = await self.access.grants(holder, demand.model.name)
         first, *further = self.logs.ways(grants)
-        _, units_left = await self.access.left(holder)
-        entry = await self._entry(demand, first, units_left)
-        job, terms = entry.draft.job.message, first.message
-        units = reserve(job, terms.max_per_job, job.max_price_in, job.max_price_out)
         tokens = demand.prompt_tokens + demand.max_output_tokens
-        reservation = await self.access.reserve(holder, tokens, units)
+        units = most_units(demand, first.message)
+        reservation = await self.quotas.reserve(holder.key_id, holder.policy, tokens, units)
+        try:
+            cut = reservation.units if reservation.units < units else None
+            entry = await self._entry(demand, first, cut)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.quotas.settle(reservation, (0, 0))
+            raise
         # What was reserved covers any further log, too: only one of them comes to be charged.
-        ways = [partial(self._entry, demand, grant, units) for grant in further]
+        ways = [partial(self._entry, demand, grant, reservation.units) for grant in further]
         return Exchange(self.desk, demand, entry, ways, reservation)
 
     async def _entry(self, demand: Demand, grant: Signed[Grant], most_units: int | None) -> Entry:
