@@ -48,6 +48,7 @@ class Answer:
         self._news = trio.Event()
         self._drained = trio.Event()
         self._spoiled = False
+        self._unread = False
         self.over = trio.Event()
         """Set when nothing more will come: the answer is whole, or `error` says why it isn't."""
         self.shown = False
@@ -80,6 +81,8 @@ class Answer:
         if self._next and self._aggregator.size:
             self._waiting += b"".join(self._next)
             self._next.clear()
+            if self._unread:
+                self._waiting.clear()
             self.shown = True
             self.begun.set()
             self._wake()
@@ -105,16 +108,18 @@ class Answer:
 
     def finish(self, output_tokens: int) -> None:
         """The answer is whole: show its end."""
-        usage = {
-            "prompt_tokens": self._demand.prompt_tokens,
-            "completion_tokens": output_tokens,
-            "total_tokens": self._demand.prompt_tokens + output_tokens,
-        }
+        usage = self._usage(output_tokens)
         if self._demand.streams:
             self._waiting += b"".join(self._next) + self._end(usage)
         else:
             self.body = self._whole(usage)
         self._end_all()
+
+    def forsake(self) -> None:
+        """Nobody reads any more: from now on nothing waits for the client."""
+        self._unread = True
+        self._waiting.clear()
+        self._drained.set()
 
     def fail(self, error: ApiError) -> None:
         """The answer can't be had, or not to its end; `error` is the last thing the client sees."""
@@ -152,6 +157,10 @@ class Answer:
     def choices(self) -> list[dict[str, object]]:
         """The canonical choices so far."""
         return self._aggregator.choices()
+
+    def whole(self, output_tokens: int) -> bytes:
+        """The finished answer as one JSON body, however it was asked for."""
+        return _encode(self._whole(self._usage(output_tokens)))
 
     # Read by the client's side
 
@@ -233,6 +242,13 @@ class Answer:
             counted = self._head + b'[],"usage":' + _encode(usage)
             return last + b"}\n\n" + counted + tail + b"data: [DONE]\n\n"
         return last + tail + b"data: [DONE]\n\n"
+
+    def _usage(self, output_tokens: int) -> dict[str, int]:
+        return {
+            "prompt_tokens": self._demand.prompt_tokens,
+            "completion_tokens": output_tokens,
+            "total_tokens": self._demand.prompt_tokens + output_tokens,
+        }
 
     def _whole(self, usage: dict[str, int]) -> dict[str, object]:
         choices = []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import trio
 
 from gateway.access import Access
+from gateway.claims import Claims
 from gateway.config import Limits
 from gateway.drafts import Identity
 from gateway.ledger import Ledger
@@ -22,6 +23,7 @@ class Desk:
     ledger: Ledger
     access: Access
     quotas: Quotas
+    claims: Claims
     logs: Logs
     pool: ReadyPool
     limits: Limits

@@ -93,8 +93,16 @@ class Exchange:
         return self._demand.streams
 
     def leave(self) -> None:
-        """The client has gone: stop the node now."""
-        self._attempts.leave()
+        """The client has gone: stop the node now, unless the answer may be asked for again."""
+        if self._kept_for_later:
+            self.answer.forsake()
+        else:
+            self._attempts.leave()
+
+    @property
+    def _kept_for_later(self) -> bool:
+        """Whether the answer is for whoever sends the request again."""
+        return self._reservation.claim is not None and self._desk.limits.content_hours > 0
 
     async def run(self) -> None:
         """Serve the request to its end; never raises but for cancellation."""
@@ -290,7 +298,9 @@ class Exchange:
             )
         )
         self._used = used
-        await self._desk.quotas.settle(self._reservation, used)
+        again = outcome == Outcome.COMPLETE and self._kept_for_later
+        answer = self.answer.whole(output_tokens) if again else None
+        await self._desk.quotas.settle(self._reservation, used, answer)
         self._log.outbox.take_up(draft.job.message.job_id)
 
     async def _durably(self, end: Conclusion) -> None:

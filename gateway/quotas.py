@@ -29,7 +29,9 @@ from pinaivu.store.writer import Writer
 LEASE_MS: Final = 15_000
 """For how long a silent process counts as running."""
 
-_BEAT_S: Final = 3
+_BEATS: Final = 5
+"""How often in that time a process says that it runs."""
+
 _GIVEN_BACK_AT_ONCE: Final = 100
 _MOST_METERS: Final = 10_000
 _MS: Final = 1000
@@ -148,7 +150,7 @@ class Quotas:
         """Stay alive, and clear up after processes that didn't, until cancelled."""
         try:
             while True:
-                await trio.sleep(_BEAT_S)
+                await trio.sleep(self._lease_ms / _MS / _BEATS)
                 try:
                     await self.beat()
                 except StorageFailed as error:

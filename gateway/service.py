@@ -17,6 +17,7 @@ from hypercorn.config import Config as HttpConfig
 from hypercorn.trio import serve as serve_http
 
 from gateway.access import Access
+from gateway.claims import Claims
 from gateway.config import MOST_LOGS, Config, Limits, LogConfig
 from gateway.desk import Desk
 from gateway.drafts import Identity
@@ -88,6 +89,7 @@ async def open_gateway(
         ledger = Ledger(writer)
         quotas = Quotas(writer, sources.now_ms, sources.random_bytes)
         await quotas.enter()
+        claims = Claims(writer, quotas.process_id, sources.now_ms)
         pool = ReadyPool()
         host.serve(wire.WORK_PROTOCOL, pool.accept, FrameLimits.of(wire.MAX_WORK_FRAME))
 
@@ -124,6 +126,7 @@ async def open_gateway(
             ledger=ledger,
             access=Access(ledger, identity.address, opened, sources.now_ms),
             quotas=quotas,
+            claims=claims,
             logs=opened,
             pool=pool,
             limits=limits,
@@ -133,7 +136,7 @@ async def open_gateway(
         for log in opened.values():
             nursery.start_soon(log.market.run)
         nursery.start_soon(quotas.run)
-        nursery.start_soon(_janitor, ledger, limits, sources.now_ms)
+        nursery.start_soon(_janitor, ledger, claims, limits, sources.now_ms)
         await _resume(ledger, opened, identity.address)
         yield Gateway(desk=desk, models=models, random=sources.random_bytes)
         nursery.cancel_scope.cancel()
@@ -240,8 +243,11 @@ async def run_http(
         ) from error
 
 
-async def _janitor(ledger: Ledger, limits: Limits, now_ms: Callable[[], int]) -> None:
+async def _janitor(
+    ledger: Ledger, claims: Claims, limits: Limits, now_ms: Callable[[], int]
+) -> None:
     """Empty what has been kept long enough."""
     while True:
         await ledger.forget_contents(now_ms() - limits.content_hours * _HOUR_MS)
+        await claims.forget(limits.content_hours * _HOUR_MS)
         await trio.sleep(_JANITOR_S)

@@ -20,6 +20,7 @@ from sse_starlette import EventSourceResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from gateway.claims import Replay
 from gateway.errors import ApiError, internal, storage, unreachable
 from gateway.exchange import Exchange
 from gateway.http.receipts import add_receipt_routes
@@ -62,7 +63,7 @@ def _add_chat_route(app: FastAPI, gateway: Gateway) -> None:
         return EventSourceResponse(_events(exchange), headers=headers, ping=_PING_S, sep="\n")
 
 
-async def _wait_for(event: trio.Event, request: Request, exchange: Exchange) -> None:
+async def _wait_for(event: trio.Event, request: Request, exchange: Exchange | Replay) -> None:
     """Wait for `event`; a client that goes away meanwhile stops its exchange, which sets it."""
 
     async def watch() -> None:
@@ -76,7 +77,7 @@ async def _wait_for(event: trio.Event, request: Request, exchange: Exchange) -> 
         nursery.cancel_scope.cancel()
 
 
-async def _events(exchange: Exchange) -> AsyncIterator[bytes]:
+async def _events(exchange: Exchange | Replay) -> AsyncIterator[bytes]:
     try:
         async with aclosing(exchange.answer.parts()) as parts:
             async for part in parts:

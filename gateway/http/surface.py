@@ -14,6 +14,7 @@ import trio
 from starlette.requests import Request
 
 from gateway.access import Access, Holder
+from gateway.claims import HEADER, Replay
 from gateway.config import Limits
 from gateway.demands import Demand, read_body, read_demand
 from gateway.desk import Desk
@@ -25,6 +26,7 @@ from gateway.logs import Entry, Logs
 from gateway.ports import ServedModel
 from gateway.quotas import Quotas
 from pinaivu.messages import Grant
+from pinaivu.store.gateway_claims import Claim
 from pinaivu.store.gateway_policy import Scope
 from pinaivu.typed_data import Signed
 
@@ -68,8 +70,11 @@ class Gateway:
         """Who asks; 401 for a stranger, 403 for a key without the scope."""
         return await self.access.authenticate(request.headers.get("authorization"), scope)
 
-    async def begin(self, request: Request) -> Exchange:
-        """Judge a chat completion's request and put it on the market; `ApiError` otherwise."""
+    async def begin(self, request: Request) -> Exchange | Replay:
+        """Judge a chat completion's request and put it on the market; `ApiError` otherwise.
+
+        A request that was made before, by its `Idempotency-Key`, gets the answer it got.
+        """
         holder = await self.holder(request, "inference")
         length = request.headers.get("content-length")
         async with aclosing(request.stream()) as chunks:
@@ -81,7 +86,17 @@ class Gateway:
                 "The gateway serves as many requests as it can; retry in a second.",
                 retry_after_s=1,
             )
-        exchange = await self._exchange(holder, await self._demand(raw))
+        demand = await self._demand(raw)
+        claim = await self.desk.claims.take(holder.key_id, request.headers.get(HEADER), demand)
+        if isinstance(claim, Replay):
+            return claim
+        try:
+            exchange = await self._exchange(holder, demand, claim)
+        except BaseException:
+            if claim is not None:
+                with trio.CancelScope(shield=True):
+                    await self.desk.claims.release(claim)
+            raise
         self.desk.nursery.start_soon(exchange.run)
         return exchange
 
@@ -93,12 +108,12 @@ class Gateway:
             lambda: read_demand(raw, self.models, default_output_tokens=default)
         )
 
-    async def _exchange(self, holder: Holder, demand: Demand) -> Exchange:
+    async def _exchange(self, holder: Holder, demand: Demand, claim: Claim | None) -> Exchange:
         grants = await self.access.grants(holder, demand.model.name)
         first, *further = self.logs.ways(grants)
         tokens = demand.prompt_tokens + demand.max_output_tokens
         units = most_units(demand, first.message)
-        reservation = await self.quotas.reserve(holder.key_id, holder.policy, tokens, units)
+        reservation = await self.quotas.reserve(holder.key_id, holder.policy, tokens, units, claim)
         try:
             cut = reservation.units if reservation.units < units else None
             entry = await self._entry(demand, first, cut)
