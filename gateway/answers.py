@@ -85,16 +85,16 @@ class Answer:
 
     def finish(self, output_tokens: int) -> None:
         """The answer is whole: show its end."""
-        usage = {
-            "prompt_tokens": self._demand.prompt_tokens,
-            "completion_tokens": output_tokens,
-            "total_tokens": self._demand.prompt_tokens + output_tokens,
-        }
+        usage = self._usage(output_tokens)
         if self._demand.streams:
             self.outlet.write(b"".join(self._next) + self._end(usage))
         else:
             self.body = self._whole(usage)
         self._end_all()
+
+    def forsake(self) -> None:
+        """Nobody reads any more: from now on nothing waits for the client."""
+        self.outlet.forsake()
 
     def fail(self, error: ApiError) -> None:
         """The answer can't be had, or not to its end; `error` is the last thing the client sees."""
@@ -139,6 +139,10 @@ class Answer:
         self._form = form_of(self._demand)
         self._spoiled = False
 
+    def whole(self, output_tokens: int) -> bytes:
+        """The finished answer as one JSON body, however it was asked for."""
+        return _encode(self._whole(self._usage(output_tokens)))
+
     def _end_all(self) -> None:
         self.over.set()
         self.begun.set()
@@ -168,6 +172,13 @@ class Answer:
             counted = self._head + b'[],"usage":' + _encode(usage)
             return last + b"}\n\n" + counted + tail + b"data: [DONE]\n\n"
         return last + tail + b"data: [DONE]\n\n"
+
+    def _usage(self, output_tokens: int) -> dict[str, int]:
+        return {
+            "prompt_tokens": self._demand.prompt_tokens,
+            "completion_tokens": output_tokens,
+            "total_tokens": self._demand.prompt_tokens + output_tokens,
+        }
 
     def _whole(self, usage: dict[str, int]) -> dict[str, object]:
         head = _decode(self._envelope(self._form.whole_object))

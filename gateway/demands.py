@@ -11,18 +11,18 @@ second of waiting.
 """
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from gateway.errors import ApiError, from_parameter
 from gateway.ports import ServedModel
-from pinaivu.codes import JobKind, Mode
-from pinaivu.encoding import MAX_SAFE_INTEGER, InvalidParameter, parse_json
+from pinaivu.codes import JobKind
+from pinaivu.encoding import InvalidParameter, parse_json
 from pinaivu.openai import Request, read_request, require_inline_images
+from pinaivu.terms import Terms
 
-MAX_LISTED: Final = 64
 COMPLETION_TOKENS: Final = 16
 """Output tokens of a completion that names no limit, as OpenAI and vLLM have it."""
 _PROMPTS: Final = {
@@ -30,29 +30,6 @@ _PROMPTS: Final = {
     JobKind.COMPLETION: "prompt",
     JobKind.EMBEDDING: "input",
 }
-
-_Units = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
-_Address = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
-_Addresses = Annotated[list[_Address], Meta(max_length=MAX_LISTED)]
-_Digest = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}\Z")]
-
-
-class Terms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The caller's own terms for the market; unset members leave the matter to the grant."""
-
-    max_price_in: _Units | None = None
-    max_price_out: _Units | None = None
-    max_cost_units: _Units | None = None
-    value_of_time: _Units | None = None
-    auction: Literal["live", "standing"] | None = None
-    allow: _Addresses = []
-    deny: _Addresses = []
-    fingerprint: _Digest | None = None
-
-    @property
-    def mode(self) -> Mode:
-        """How the auction is to be held; live where nothing is said."""
-        return Mode.STANDING if self.auction == "standing" else Mode.LIVE
 
 
 class Demand(Struct, frozen=True, kw_only=True):

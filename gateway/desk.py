@@ -7,10 +7,12 @@ import trio
 
 from gateway.access import Access
 from gateway.accounts import Accounts
+from gateway.claims import Claims
 from gateway.config import Limits
 from gateway.drafts import Identity
 from gateway.ledger import Ledger
 from gateway.logs import Logs
+from gateway.quotas import Quotas
 from pinaivu.p2p.links import ReadyPool
 
 
@@ -22,6 +24,8 @@ class Desk:
     ledger: Ledger
     access: Access
     accounts: Accounts
+    quotas: Quotas
+    claims: Claims
     logs: Logs
     pool: ReadyPool
     limits: Limits

@@ -20,6 +20,7 @@ from pinaivu.messages import Grant, Job
 from pinaivu.typed_data import Domain, Signed
 
 _SECRET_BYTES: Final = 32
+_MILLION: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,15 @@ def draft_job(
         salts=salts,
         chains=chains,
     )
+
+
+def most_units(demand: Demand, grant: Grant) -> int:
+    """The most that a job for `demand` under `grant` may cost; `metering.reserve` of that job."""
+    terms = demand.terms
+    price_in = _least(terms.max_price_in, grant.max_price_in)
+    price_out = _least(terms.max_price_out, grant.max_price_out)
+    most = demand.prompt_tokens * price_in + demand.max_output_tokens * price_out
+    return _least(terms.max_cost_units, grant.max_per_job, -(-most // _MILLION))
 
 
 def _least(*limits: int | None) -> int:

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from gateway.access import Reservation
 from gateway.answers import Answer
 from gateway.attempts import Attempts, attempt_row
 from gateway.checks import Before, charges_of, discrepancies, require_award
@@ -39,6 +38,7 @@ from gateway.errors import (
 )
 from gateway.ledger import OPEN, REFUSED, UNSERVED, Conclusion
 from gateway.logs import Entry
+from gateway.quotas import Reservation
 from gateway.relay import Order, Patience
 from gateway.tasks import Background
 from pinaivu.codes import Outcome, Reason
@@ -76,7 +76,7 @@ class Exchange:
         self._further = deque(further)
         self._reservation = reservation
         self._legs: list[Leg] = []
-        self._used = (0, 0)
+        self._used: tuple[int, int] | None = (0, 0)  # None: only the receipt will tell
         self.answer = Answer(demand, self.request_id, self._created_s)
         self._attempts = Attempts(desk, self.answer)
 
@@ -95,38 +95,53 @@ class Exchange:
         return self._demand.streams
 
     def leave(self) -> None:
-        """The client has gone: stop the node now."""
-        self._attempts.leave()
+        """The client has gone: stop the node now, unless the answer may be asked for again."""
+        if self._kept_for_later:
+            self.answer.forsake()
+        else:
+            self._attempts.leave()
+
+    @property
+    def _kept_for_later(self) -> bool:
+        """Whether the answer is for whoever sends the request again."""
+        return self._reservation.claim is not None and self._desk.limits.content_hours > 0
 
     async def run(self) -> None:
         """Serve the request to its end; never raises but for cancellation."""
+        error = await self._served()
+        await self._desk.quotas.settle(self._reservation, self._used)
+        if error is not None:
+            self.answer.fail(error)
+
+    async def _served(self) -> ApiError | None:
+        """Serve the request; how it failed, if it did."""
         try:
             await self._serve()
         except ApiError as error:
-            self.answer.fail(error)
+            return error
         except StorageFailed as error:
             _log.error("request %s: %s", self.request_id, error)
-            self._fail_and_clear_up(storage())
+            return self._clear_up(storage())
         except TransportFailure as error:
             _log.warning("request %s: %s", self.request_id, error)
-            self._fail_and_clear_up(unreachable())
+            return self._clear_up(unreachable())
         except PinaivuError as error:
             _log.error("request %s: %s", self.request_id, error)
-            self._fail_and_clear_up(coordinator_fault(str(error)))
+            return self._clear_up(coordinator_fault(str(error)))
         except Exception:  # noqa: BLE001 - the supervisor of one request: a bug ends it and nothing else
             _log.exception("request %s failed", self.request_id)
-            self._fail_and_clear_up(internal())
-        finally:
-            self._desk.access.settle(self._reservation, *self._used)
+            return self._clear_up(internal())
+        return None
 
-    def _fail_and_clear_up(self, error: ApiError) -> None:
-        self.answer.fail(error)
+    def _clear_up(self, error: ApiError) -> ApiError:
         self._log.outbox.take_up(self._draft.job.message.job_id)
+        return error
 
     async def _serve(self) -> None:
         awarded = await self._submit()
         while True:
             order, patience = await self._accept(awarded)
+            self._used = None
             leg = await self._attempts.run(order, patience, self._log.registry)
             self._legs.append(leg)
             if not leg.result:
@@ -174,7 +189,8 @@ class Exchange:
             prompt_tokens=job.message.prompt_tokens,
             body=self._demand.raw if kept else None,
         )
-        written = Background(self._desk.nursery, lambda: self._desk.ledger.open(row))
+        bind = self._reservation.bind
+        written = Background(self._desk.nursery, lambda: self._desk.ledger.open(row, bind))
         try:
             patient = not self._further
             answer = await self._log.market.submit(job, self._draft.grant, patient=patient)
@@ -275,7 +291,7 @@ class Exchange:
         output_tokens = sum(leg.output_tokens for leg in self._legs)
         frame = delivery_frame(delivery, draft.job, draft.grant, self._legs)
         units = self._units(frame)
-        self._used = (self._demand.prompt_tokens + output_tokens, units)
+        used = (self._demand.prompt_tokens + output_tokens, units)
         kept = self._desk.limits.content_hours > 0
         await self._durably(
             Conclusion(
@@ -295,6 +311,10 @@ class Exchange:
                 ),
             )
         )
+        self._used = used
+        again = outcome == Outcome.COMPLETE and self._kept_for_later
+        answer = self.answer.whole(output_tokens) if again else None
+        await self._desk.quotas.settle(self._reservation, used, answer)
         self._log.outbox.take_up(draft.job.message.job_id)
 
     async def _durably(self, end: Conclusion) -> None:

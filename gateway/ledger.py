@@ -11,7 +11,7 @@ that did happen changes nothing. What hangs on what:
 - an outbox row stands before the client sees the end of its answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +29,7 @@ from pinaivu.store.gateway import (
     PayerRow,
     ReceiptRow,
     RequestRow,
+    ReservationRow,
 )
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, signed_from_bytes
@@ -102,6 +103,16 @@ class Ledger:
         rows = await self._writer.read(lambda session: session.exec(query).all())
         return [signed_from_bytes(Grant, row.signed) for row in rows]
 
+    async def reserved(self, key_id: str) -> Spent:
+        """What the key's requests under way could still use, in all processes."""
+        query = select(
+            func.coalesce(func.sum(col(ReservationRow.tokens)), 0),
+            func.coalesce(func.sum(col(ReservationRow.units)), 0),
+            func.count(),
+        ).where(ReservationRow.key_id == key_id)
+        tokens, units, requests = await self._writer.read(lambda session: session.exec(query).one())
+        return Spent(int(tokens), int(units), int(requests))
+
     async def spent(self, key_id: str, day: int | None = None) -> Spent:
         """What a key used on a day (days since 1970, UTC), or ever."""
         query = select(
@@ -122,9 +133,17 @@ class Ledger:
 
     # A request's life
 
-    async def open(self, row: RequestRow) -> None:
-        """A job has been signed."""
-        await self._writer.write(lambda session: _add_once(session, row, row.job_id))
+    async def open(
+        self, row: RequestRow, bind: Callable[[Session, bytes], None] | None = None
+    ) -> None:
+        """A job has been signed; `bind` ties to it, at once, what was set aside for it."""
+
+        def write(session: Session) -> None:
+            if bind is not None:
+                bind(session, row.job_id)
+            _add_once(session, row, row.job_id)
+
+        await self._writer.write(write)
 
     async def award(self, row: AttemptRow) -> None:
         """An award has been accepted."""

@@ -41,6 +41,7 @@ class Outlet:
     def __init__(self) -> None:
         self._held: deque[bytes] = deque()
         self._closed = False
+        self._forsaken = False
         self._news = trio.Event()
         self._taken = trio.Event()
         self.waiting = 0
@@ -48,6 +49,8 @@ class Outlet:
 
     def write(self, events: bytes) -> None:
         """Hand over whole events."""
+        if self._forsaken:
+            return
         self._held.append(events)
         self.waiting += len(events)
         self._news.set()
@@ -56,6 +59,13 @@ class Outlet:
         """Nothing more will come, and nobody waits for the client any longer."""
         self._closed = True
         self._news.set()
+        self._taken.set()
+
+    def forsake(self) -> None:
+        """Nobody reads any more: from now on nothing waits."""
+        self._forsaken = True
+        self._held.clear()
+        self.waiting = 0
         self._taken.set()
 
     async def drained(self) -> None:

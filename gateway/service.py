@@ -18,6 +18,7 @@ from hypercorn.trio import serve as serve_http
 
 from gateway.access import Access
 from gateway.accounts import Accounts
+from gateway.claims import Claims
 from gateway.config import MOST_LOGS, Config, Limits, LogConfig
 from gateway.desk import Desk
 from gateway.drafts import Identity
@@ -30,6 +31,7 @@ from gateway.network import ChainRegistry, LogServer, LogUnreachable, load_model
 from gateway.outbox import Outbox, Pace
 from gateway.places import Places
 from gateway.ports import PublicLog, Registry, ServedModel
+from gateway.quotas import Quotas
 from gateway.store_forms import job_of
 from gateway.wallets import Wallets
 from pinaivu.chain.client import ChainClient
@@ -88,6 +90,9 @@ async def open_gateway(
     """Run all parts but HTTP while the block runs; what a former life left is taken up."""
     async with open_writer(database) as writer, trio.open_nursery() as nursery:
         ledger = Ledger(writer)
+        quotas = Quotas(writer, sources.now_ms, sources.random_bytes)
+        await quotas.enter()
+        claims = Claims(writer, quotas.process_id, sources.now_ms)
         pool = ReadyPool()
         host.serve(wire.WORK_PROTOCOL, pool.accept, FrameLimits.of(wire.MAX_WORK_FRAME))
 
@@ -124,6 +129,8 @@ async def open_gateway(
             ledger=ledger,
             access=Access(ledger, identity.address, opened, sources.now_ms),
             accounts=Accounts(ledger),
+            quotas=quotas,
+            claims=claims,
             logs=opened,
             pool=pool,
             limits=limits,
@@ -132,16 +139,23 @@ async def open_gateway(
         )
         for log in opened.values():
             nursery.start_soon(log.market.run)
-        nursery.start_soon(_janitor, ledger, limits, sources.now_ms)
-        await _resume(ledger, opened)
+        nursery.start_soon(quotas.run)
+        nursery.start_soon(_janitor, ledger, claims, limits, sources.now_ms)
+        await _resume(ledger, opened, identity.address)
         yield Gateway(desk=desk, models=models, random=sources.random_bytes, wallets=wallets)
         nursery.cancel_scope.cancel()
 
 
-async def _resume(ledger: Ledger, logs: Logs) -> None:
-    """Take up every job without a receipt, each with its log."""
+async def _resume(ledger: Ledger, logs: Logs, gateway: bytes) -> None:
+    """Take up every job of this gateway without a receipt, each with its log.
+
+    Others that share the database have keys of their own, and see to their own jobs.
+    """
     for row in await ledger.unfinished():
-        log = logs.get(job_of(row).message.log_id)
+        job = job_of(row).message
+        if job.gateway != gateway:
+            continue
+        log = logs.get(job.log_id)
         if log is None:
             _log.error("job %s waits for a log that is not configured", row.job_id.hex())
         else:
@@ -234,8 +248,11 @@ async def run_http(
         ) from error
 
 
-async def _janitor(ledger: Ledger, limits: Limits, now_ms: Callable[[], int]) -> None:
+async def _janitor(
+    ledger: Ledger, claims: Claims, limits: Limits, now_ms: Callable[[], int]
+) -> None:
     """Empty what has been kept long enough."""
     while True:
         await ledger.forget_contents(now_ms() - limits.content_hours * _HOUR_MS)
+        await claims.forget(limits.content_hours * _HOUR_MS)
         await trio.sleep(_JANITOR_S)

@@ -12,6 +12,9 @@ from typing import Final
 import hypothesis
 import pytest
 
+from tests.databases import postgres, url_of
+
+__all__ = ["postgres", "url_of"]
 REQUIRE_ALL: Final = "PINAIVU_REQUIRE_ALL"
 WITHOUT: Final = "PINAIVU_WITHOUT"
 hypothesis.settings.register_profile("default", deadline=None)  # no test is about time

@@ -15,6 +15,8 @@ from fastapi import FastAPI, Request
 from sse_starlette import EventSourceResponse
 from starlette.responses import Response
 
+from gateway.answers import Answer
+from gateway.claims import Replay
 from gateway.exchange import Exchange
 from gateway.http.surface import Gateway, error_response
 from pinaivu.codes import JobKind
@@ -42,6 +44,7 @@ def _add_route(app: FastAPI, gateway: Gateway, path: str, kind: JobKind) -> None
         with trio.move_on_after(ping if streams else math.inf):
             await _wait_for(something, request, exchange)
         if not something.is_set():
+            assert isinstance(answer, Answer)  # a replay has begun
             answer.begin_silent()
         headers = {"x-request-id": exchange.request_id}
         if answer.error is not None and not (streams and answer.shown):
@@ -52,7 +55,7 @@ def _add_route(app: FastAPI, gateway: Gateway, path: str, kind: JobKind) -> None
         return Response(body, media_type="application/json", headers=headers)
 
 
-async def _wait_for(event: trio.Event, request: Request, exchange: Exchange) -> None:
+async def _wait_for(event: trio.Event, request: Request, exchange: Exchange | Replay) -> None:
     """Wait for `event`; a client that goes away meanwhile stops its exchange, which sets it."""
 
     async def watch() -> None:
@@ -66,7 +69,7 @@ async def _wait_for(event: trio.Event, request: Request, exchange: Exchange) -> 
         nursery.cancel_scope.cancel()
 
 
-async def _events(exchange: Exchange) -> AsyncIterator[bytes]:
+async def _events(exchange: Exchange | Replay) -> AsyncIterator[bytes]:
     try:
         async with aclosing(exchange.answer.outlet.parts()) as parts:
             async for part in parts:

@@ -69,7 +69,7 @@ def add_receipt_routes(app: FastAPI, gateway: Gateway) -> None:
 
 async def _own_request(gateway: Gateway, request: Request, request_id: str) -> RequestRow:
     """The request of this id, if the key that asks has made it; 404 otherwise."""
-    holder = await gateway.holder(request)
+    holder = await gateway.holder(request, "receipts")
     try:
         row = await gateway.ledger.request(UUID(request_id).bytes)
     except ValueError:
@@ -128,10 +128,11 @@ def _holder(row: RequestRow) -> dict[str, Any]:
 
 async def _usage(gateway: Gateway, request: Request) -> dict[str, Any]:
     """Today against the quota, and ever; amounts are base units of the settlement token."""
-    holder = await gateway.holder(request)
-    used, reserved = await gateway.access.usage(holder)
+    holder = await gateway.holder(request, "usage")
+    policy, day = holder.policy, gateway.desk.now_ms() // DAY_MS
+    used = await gateway.ledger.spent(holder.key_id, day)
+    reserved = await gateway.ledger.reserved(holder.key_id)
     ever = await gateway.ledger.spent(holder.key_id)
-    day = gateway.desk.now_ms() // DAY_MS
     return {
         "object": "usage",
         "key_id": holder.key_id,
@@ -140,8 +141,8 @@ async def _usage(gateway: Gateway, request: Request) -> dict[str, Any]:
             "day": day,
             "reserved_tokens": reserved.tokens,
             "reserved_units": reserved.units,
-            "limit_tokens": holder.daily_tokens,
-            "limit_units": holder.daily_units,
+            "limit_tokens": policy.daily_tokens,
+            "limit_units": policy.daily_units,
             "resets_at_ms": (day + 1) * DAY_MS,
         },
         "total": _counted(ever),

@@ -16,19 +16,22 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.access import Access, Holder
 from gateway.accounts import Account
+from gateway.claims import HEADER, Replay
 from gateway.config import Limits
 from gateway.demands import Demand, read_body, read_demand
 from gateway.desk import Desk
-from gateway.drafts import draft_job
+from gateway.drafts import draft_job, most_units
 from gateway.errors import ApiError
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.logs import Entry, Logs
 from gateway.ports import ServedModel
+from gateway.quotas import Quotas
 from gateway.wallets import Wallets
 from pinaivu.codes import JobKind
 from pinaivu.messages import Grant
-from pinaivu.metering import reserve
+from pinaivu.store.gateway_claims import Claim
+from pinaivu.store.gateway_policy import Scope
 from pinaivu.typed_data import Signed
 
 _COUNT_IN_THREAD_FROM: Final = 16 * 1024
@@ -49,6 +52,11 @@ class Gateway:
         return self.desk.access
 
     @property
+    def quotas(self) -> Quotas:
+        """What keys may use."""
+        return self.desk.quotas
+
+    @property
     def ledger(self) -> Ledger:
         """Durable state."""
         return self.desk.ledger
@@ -63,24 +71,37 @@ class Gateway:
         """The configuration's limits."""
         return self.desk.limits
 
-    async def holder(self, request: Request) -> Holder:
-        """Who asks; 401 for a stranger."""
-        return await self.access.authenticate(request.headers.get("authorization"))
+    async def holder(self, request: Request, scope: Scope | None = None) -> Holder:
+        """Who asks; 401 for a stranger, 403 for a key without the scope."""
+        return await self.access.authenticate(request.headers.get("authorization"), scope)
 
-    async def begin(self, request: Request, kind: JobKind) -> Exchange:
-        """Judge a request and put it on the market; `ApiError` otherwise."""
-        holder = await self.holder(request)
+    async def begin(self, request: Request, kind: JobKind) -> Exchange | Replay:
+        """Judge a request and put it on the market; `ApiError` otherwise.
+
+        A request that was made before, by its `Idempotency-Key`, gets the answer it got.
+        """
+        holder = await self.holder(request, "inference")
         length = request.headers.get("content-length")
         async with aclosing(request.stream()) as chunks:
             raw = await read_body(chunks, length, self.limits.max_body_bytes)
-        if self.access.under_way >= self.limits.max_in_flight:
+        if self.quotas.under_way >= self.limits.max_in_flight:
             raise ApiError(
                 429,
                 "too_many_requests",
                 "The gateway serves as many requests as it can; retry in a second.",
                 retry_after_s=1,
             )
-        exchange = await self._exchange(holder, await self._demand(raw, kind))
+        demand = await self._demand(raw, kind)
+        claim = await self.desk.claims.take(holder.key_id, request.headers.get(HEADER), demand)
+        if isinstance(claim, Replay):
+            return claim
+        try:
+            exchange = await self._exchange(holder, demand, claim)
+        except BaseException:
+            if claim is not None:
+                with trio.CancelScope(shield=True):
+                    await self.desk.claims.release(claim)
+            raise
         self.desk.nursery.start_soon(exchange.run)
         return exchange
 
@@ -96,21 +117,29 @@ class Gateway:
             return read()
         return await trio.to_thread.run_sync(read)
 
-    async def _exchange(self, holder: Holder, demand: Demand) -> Exchange:
+    async def _exchange(self, holder: Holder, demand: Demand, claim: Claim | None) -> Exchange:
         grants = await self.access.grants(holder, demand.model.name)
         first, *further = self.logs.ways(grants)
-        _, units_left = await self.access.left(holder)
+        tokens = demand.prompt_tokens + demand.max_output_tokens
+        most = units = most_units(demand, first.message)
         account = await self.desk.accounts.of(holder.key_id)
         if account:
-            _, under_way = await self.access.usage(holder)
-            units_left = await self.desk.accounts.left(account, under_way.units, units_left)
-        entry = await self._entry(demand, account, first, units_left)
-        job, terms = entry.draft.job.message, first.message
-        units = reserve(job, terms.max_per_job, job.max_price_in, job.max_price_out)
-        tokens = demand.prompt_tokens + demand.max_output_tokens
-        reservation = await self.access.reserve(holder, tokens, units)
+            under_way = await self.ledger.reserved(holder.key_id)
+            units = await self.desk.accounts.left(account, under_way.units, most)
+        reservation = await self.quotas.reserve(
+            holder.key_id, holder.policy, tokens, units, claim, hosted=account is not None
+        )
+        try:
+            cut = reservation.units if reservation.units < most else None
+            entry = await self._entry(demand, account, first, cut)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.quotas.settle(reservation, (0, 0))
+            raise
         # What was reserved covers any further log, too: only one of them comes to be charged.
-        ways = [partial(self._entry, demand, account, grant, units) for grant in further]
+        ways = [
+            partial(self._entry, demand, account, grant, reservation.units) for grant in further
+        ]
         return Exchange(self.desk, demand, entry, ways, reservation)
 
     async def _entry(

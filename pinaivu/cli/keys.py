@@ -12,6 +12,7 @@ from pinaivu.errors import Misconfigured
 from pinaivu.keys import checksum
 from pinaivu.store.database import Database, open_database
 from pinaivu.store.gateway_keys import create_key, list_grants, list_keys, revoke_key
+from pinaivu.store.gateway_policy import Policy
 
 
 def _database(network: Path, database: str | None) -> Database:
@@ -71,8 +72,7 @@ def create(
         label=label,
         random=os.urandom,
         now_ms=time.time_ns() // 1_000_000,
-        daily_tokens=daily_tokens,
-        daily_units=daily_units,
+        policy=Policy(daily_tokens=daily_tokens, daily_units=daily_units),
         hosted_limit_units=limit_units,
     )
     click.echo(f"{made.key_id}  {made.secret}")

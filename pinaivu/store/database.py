@@ -6,12 +6,15 @@ power loss. Calls are synchronous; services make them from worker threads, with 
     database = open_database("sqlite:///state/node.db", "node")
     with database.begin() as session:  # commits at the end, rolls back on any error
         session.add(...)
+
+Writers of one process take turns; those of several wait for each other in the database.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 from alembic import command
@@ -54,15 +57,34 @@ def insert(session: Session, row: SQLModel) -> None:
 class Database:
     """An opened, migrated database of one service."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, unsynced: Engine | None = None) -> None:
         self._engine = engine
+        self._unsynced = unsynced or engine
         self._reading = engine.execution_options(reads_only=True)
+        # SQLite has one writer at a time and lets the others poll: a queue of our own is faster.
+        alone = engine.dialect.name == "sqlite"
+        self._turn: AbstractContextManager[Any] = Lock() if alone else nullcontext()
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A read-write transaction: durable when the block ends, undone when it raises."""
+        with self._transaction(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def begin_unsynced(self) -> Iterator[Session]:
+        """A read-write transaction that is durable with the next durable one, or soon after.
+
+        It survives the end of the process. A loss of power may undo it, together with everything
+        that was committed after it and nothing that was committed durably.
+        """
+        with self._transaction(self._unsynced) as session:
+            yield session
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Session]:
         try:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            with self._turn, Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
         except SQLAlchemyError as error:
             raise StorageFailed(f"the database refused the write: {error}") from error
@@ -79,6 +101,7 @@ class Database:
     def close(self) -> None:
         """Release all connections."""
         self._engine.dispose()
+        self._unsynced.dispose()
 
 
 def open_database(url: str, service: str) -> Database:
@@ -87,8 +110,10 @@ def open_database(url: str, service: str) -> Database:
         raise ValueError(f"no service {service!r}")
     try:
         engine = create_engine(url, **_options(url))
+        unsynced = create_engine(url, **_options(url, synced=False))
         if engine.dialect.name == "sqlite":
-            _prepare_sqlite(engine)
+            _prepare_sqlite(engine, "FULL")
+            _prepare_sqlite(unsynced, "NORMAL")
         _migrate(engine, service)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise Misconfigured(
@@ -97,22 +122,23 @@ def open_database(url: str, service: str) -> Database:
     except (OperationalError, OSError) as error:
         why = error.orig if isinstance(error, OperationalError) else error
         raise Misconfigured(f"the {service} database can't be opened: {why}") from error
-    return Database(engine)
+    return Database(engine, unsynced)
 
 
-def _options(url: str) -> dict[str, Any]:
+def _options(url: str, *, synced: bool = True) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"check_same_thread": False, "timeout": 30}}
-    return {"pool_pre_ping": True}
+    unsynced = {} if synced else {"connect_args": {"options": "-c synchronous_commit=off"}}
+    return {"pool_pre_ping": True} | unsynced
 
 
-def _prepare_sqlite(engine: Engine) -> None:
+def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
     if engine.url.database:
         Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
 
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver leaves transactions to us
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     def begin(connection: Connection) -> None:

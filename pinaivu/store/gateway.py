@@ -1,4 +1,4 @@
-"""The gateway's tables: keys, grants, requests with their attempts, the outbox, receipts.
+"""The gateway's tables: keys and what they used, grants, requests with attempts, outbox, receipts.
 
 Signed messages are kept as they travelled (`typed_data.Signed.to_bytes`); the columns beside them
 are for finding rows and adding up. A key is stored as its hash only. `body` and `response` are the
@@ -6,7 +6,7 @@ one place of the system where prompt and answer lie on disk: for the key's holde
 the gateway is configured to keep them, then they are emptied.
 """
 
-from sqlalchemy import BigInteger, MetaData
+from sqlalchemy import BigInteger, Index, MetaData
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -30,7 +30,7 @@ class GrantRow(_Table, table=True):
 
 
 class KeyRow(_Table, table=True):
-    """An API key: who pays for it and how much it may use in a day (UTC); None is no limit."""
+    """An API key: who pays for it, and what it may do (`gateway_policy.Policy`, as JSON)."""
 
     __tablename__ = "key"
 
@@ -39,8 +39,7 @@ class KeyRow(_Table, table=True):
     shown: str  # the first characters, for telling keys apart
     label: str
     payer: bytes
-    daily_tokens: int | None = Field(default=None, sa_type=BigInteger)
-    daily_units: int | None = Field(default=None, sa_type=BigInteger)
+    policy: str = "{}"
     created_ms: int = Field(sa_type=BigInteger)
     revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
 
@@ -68,6 +67,88 @@ class AccountRow(_Table, table=True):
     limit_units: int = Field(sa_type=BigInteger)
 
 
+class MeterRow(_Table, table=True):
+    """What a key has used and reserved in the clock's minute, day and month (UTC), and right now.
+
+    A cache of `request` and `reservation` rows, changed under its own lock only. A number of -1
+    for a window means that it has to be counted from those rows.
+    """
+
+    __tablename__ = "meter"
+
+    key_id: str = Field(primary_key=True)
+    minute: int = -1  # since 1970
+    minute_requests: int = Field(default=0, sa_type=BigInteger)
+    minute_tokens: int = Field(default=0, sa_type=BigInteger)
+    day: int = -1  # since 1970
+    day_tokens: int = Field(default=0, sa_type=BigInteger)
+    day_units: int = Field(default=0, sa_type=BigInteger)
+    month: int = -1  # since the year 0
+    month_tokens: int = Field(default=0, sa_type=BigInteger)
+    month_units: int = Field(default=0, sa_type=BigInteger)
+    streams: int = 0
+
+
+class ReservationRow(_Table, table=True):
+    """The most that a request under way may use of its key's limits.
+
+    `job_id` is set in the transaction that stores the request, before anything is dispatched.
+    `streams` is 1 until the process that serves it has ended.
+    """
+
+    __tablename__ = "reservation"
+
+    reservation_id: bytes = Field(primary_key=True)
+    key_id: str = Field(index=True)
+    process_id: bytes
+    job_id: bytes | None = None
+    begun_ms: int = Field(sa_type=BigInteger)
+    tokens: int = Field(sa_type=BigInteger)
+    units: int = Field(sa_type=BigInteger)
+    streams: int = 1
+
+
+class ProcessRow(_Table, table=True):
+    """A running gateway process; taken for ended once `until_ms` is past."""
+
+    __tablename__ = "process"
+
+    process_id: bytes = Field(primary_key=True)
+    until_ms: int = Field(sa_type=BigInteger)
+
+
+class ClaimRow(_Table, table=True):
+    """An `Idempotency-Key` that a request was made with: its one answer, or who works on it.
+
+    `name` is the header's SHA-256, `body_digest` that of the request. `ended_ms` is set once the
+    request is over; `answer` is the whole answer as JSON, emptied with the prompts and answers.
+    """
+
+    __tablename__ = "claim"
+
+    key_id: str = Field(primary_key=True)
+    name: bytes = Field(primary_key=True)
+    body_digest: bytes
+    process_id: bytes
+    job_id: bytes | None = None
+    begun_ms: int = Field(sa_type=BigInteger, index=True)
+    ended_ms: int | None = Field(default=None, sa_type=BigInteger)
+    answer: bytes | None = None
+
+
+class ActRow(_Table, table=True):
+    """Something an administrator did: who, what, when. Rows are only ever added."""
+
+    __tablename__ = "act"
+
+    number: int | None = Field(default=None, primary_key=True)
+    at_ms: int = Field(sa_type=BigInteger)
+    who: str
+    what: str
+    subject: str = Field(index=True)  # a key's id, a grant's digest
+    detail: str  # JSON; never a secret
+
+
 class RequestRow(_Table, table=True):
     """A job this gateway has signed.
 
@@ -78,6 +159,7 @@ class RequestRow(_Table, table=True):
     """
 
     __tablename__ = "request"
+    __table_args__ = (Index("ix_request_key_created", "key_id", "created_ms"),)
 
     job_id: bytes = Field(primary_key=True)
     key_id: str = Field(index=True)

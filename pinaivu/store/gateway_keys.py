@@ -1,4 +1,4 @@
-"""API keys and grants of a gateway, as whoever runs it manages them: synchronous, for a CLI.
+"""API keys and grants of a gateway, as whoever runs it manages them: synchronous, for CLI and API.
 
     database = open_database("sqlite:///state/gateway.db", "gateway")
     add_grant(database, domain, signed_grant, now_ms=…)
@@ -6,27 +6,34 @@
     print(key.secret)  # the only time it is seen
 
 A key is 32 random bytes; only its SHA-256 is stored, which suffices because it can't be guessed.
-A running gateway notices a new, changed or revoked key within seconds. All functions raise
-`StorageFailed` when the database can't be used.
+A running gateway notices a new, changed or revoked key within seconds. Every change is logged with
+who made it (`gateway_acts`), in its own transaction. All functions raise `StorageFailed` when the
+database can't be used, and `Misconfigured` where there is no such key or grant.
 """
 
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
+from pinaivu.encoding import to_hex
 from pinaivu.errors import Misconfigured
 from pinaivu.messages import Grant
 from pinaivu.store.database import Database
-from pinaivu.store.gateway import AccountRow, GrantRow, KeyRow, PayerRow
+from pinaivu.store.gateway import AccountRow, GrantRow, KeyRow, MeterRow, PayerRow
+from pinaivu.store.gateway_acts import record
+from pinaivu.store.gateway_meters import forget
+from pinaivu.store.gateway_policy import Policy, document_of, policy_of
 from pinaivu.typed_data import Domain, Signed, signed_from_bytes
 
 KEY_PREFIX: Final = "sk-pnv-"
 _SECRET_BYTES: Final = 32
 _SHOWN: Final = len(KEY_PREFIX) + 6
+_NOBODY: Final = "local"
 
 
 class NewKey(Struct, frozen=True):
@@ -37,14 +44,13 @@ class NewKey(Struct, frozen=True):
 
 
 class KeyInfo(Struct, frozen=True, kw_only=True):
-    """What is known of a key; limits are per UTC day, `None` for none, amounts base units."""
+    """What is known of a key; `payer` is empty for one that can't spend."""
 
     key_id: str
     shown: str
     label: str
     payer: bytes
-    daily_tokens: int | None
-    daily_units: int | None
+    policy: Policy
     created_ms: int
     revoked_ms: int | None
 
@@ -61,70 +67,128 @@ def create_key(
     label: str,
     random: Callable[[int], bytes],
     now_ms: int,
-    daily_tokens: int | None = None,
-    daily_units: int | None = None,
+    policy: Policy = Policy(),  # noqa: B008 - a frozen value
     further_payers: Sequence[bytes] = (),
     hosted_limit_units: int | None = None,
+    who: str = _NOBODY,
 ) -> NewKey:
     """Make a key that `payer`'s grants pay for; `further_payers`' in order, where those can't.
 
     With `hosted_limit_units` the payer is the gateway's own and the key gets a blinded sub-account
     of it, with that limit on every receipt.
     """
-    drawn = urlsafe_b64encode(random(_SECRET_BYTES)).decode("ascii").rstrip("=")
-    new = NewKey("key-" + random(6).hex(), KEY_PREFIX + drawn)
+    secret, key_id = _draw(random), "key-" + random(6).hex()
     row = KeyRow(
-        key_id=new.key_id,
-        key_hash=hash_key(new.secret),
-        shown=new.secret[:_SHOWN] + "…",
+        key_id=key_id,
+        key_hash=hash_key(secret),
+        shown=_shown(secret),
         label=label,
         payer=payer,
-        daily_tokens=daily_tokens,
-        daily_units=daily_units,
+        policy=document_of(policy),
         created_ms=now_ms,
     )
+    detail = {
+        "label": label,
+        "payers": [to_hex(one) for one in (payer, *further_payers)],
+        "policy": msgspec.to_builtins(policy),
+    }
     with database.begin() as session:
         session.add(row)
+        session.add(MeterRow(key_id=key_id))
         for place, further in enumerate(further_payers):
-            session.add(PayerRow(key_id=new.key_id, place=place, payer=further))
+            session.add(PayerRow(key_id=key_id, place=place, payer=further))
         if hosted_limit_units is not None:
-            secret = random(_SECRET_BYTES)
-            session.add(
-                AccountRow(key_id=new.key_id, secret=secret, limit_units=hosted_limit_units)
-            )
-    return new
+            blind = random(_SECRET_BYTES)
+            session.add(AccountRow(key_id=key_id, secret=blind, limit_units=hosted_limit_units))
+        record(session, who, "create key", key_id, now_ms, detail)
+    return NewKey(key_id, secret)
 
 
-def list_keys(database: Database) -> list[KeyInfo]:
-    """All keys, revoked ones too, oldest first."""
+def list_keys(database: Database, *, after_ms: int = 0, most: int | None = None) -> list[KeyInfo]:
+    """Keys made from a time on, revoked ones too, oldest first, `most` at most."""
+    query = select(KeyRow).where(col(KeyRow.created_ms) >= after_ms)
     with database.read() as session:
-        rows = session.exec(select(KeyRow).order_by(col(KeyRow.created_ms))).all()
-        return [KeyInfo(**{n: getattr(r, n) for n in KeyInfo.__struct_fields__}) for r in rows]
+        rows = session.exec(query.order_by(col(KeyRow.created_ms)).limit(most)).all()
+        return [_info(row) for row in rows]
 
 
-def revoke_key(database: Database, key_id: str, now_ms: int) -> None:
-    """End a key; `Misconfigured` where there is none of that id. Ending it again is nothing."""
+def find_key(database: Database, key_id: str) -> KeyInfo:
+    """One key."""
+    with database.read() as session:
+        return _info(_row(session, key_id))
+
+
+def change_policy(
+    database: Database,
+    key_id: str,
+    changes: dict[str, Any],
+    *,
+    now_ms: int,
+    who: str = _NOBODY,
+) -> Policy:
+    """Set members of a key's policy (None: no limit) and leave the others; the whole of it then.
+
+    What was used and is reserved in this minute, day and month counts against the new limits.
+    """
     with database.begin() as session:
-        row = session.get(KeyRow, key_id)
-        if row is None:
-            raise Misconfigured(f"there is no key {key_id!r}; list the keys to see their ids")
-        row.revoked_ms = row.revoked_ms or now_ms
+        row = _row(session, key_id, lock=True)
+        policy = msgspec.structs.replace(policy_of(row), **changes)
+        row.policy = document_of(policy)
+        forget(session, key_id)
+        record(session, who, "limit key", key_id, now_ms, msgspec.to_builtins(changes))
+        return policy
 
 
-def add_grant(database: Database, domain: Domain, signed: Signed[Grant], now_ms: int) -> bytes:
+def revoke_key(database: Database, key_id: str, now_ms: int, who: str = _NOBODY) -> None:
+    """End a key. Ending it again is nothing."""
+    with database.begin() as session:
+        row = _row(session, key_id, lock=True)
+        if row.revoked_ms is None:
+            row.revoked_ms = now_ms
+            record(session, who, "revoke key", key_id, now_ms, {})
+
+
+def rotate_key(
+    database: Database,
+    key_id: str,
+    *,
+    random: Callable[[int], bytes],
+    now_ms: int,
+    who: str = _NOBODY,
+) -> NewKey:
+    """Give a key a new secret; the old one ends within seconds. What was used stays counted."""
+    secret = _draw(random)
+    with database.begin() as session:
+        row = _row(session, key_id, lock=True)
+        if row.revoked_ms is not None:
+            raise Misconfigured(f"{key_id} is revoked: make a new key")
+        row.key_hash, row.shown = hash_key(secret), _shown(secret)
+        record(session, who, "rotate key", key_id, now_ms, {"shown": row.shown})
+    return NewKey(key_id, secret)
+
+
+def add_grant(
+    database: Database, domain: Domain, signed: Signed[Grant], now_ms: int, who: str = _NOBODY
+) -> bytes:
     """Store a payer's grant, once its signature holds (else `BadSignature`); its digest."""
-    digest = signed.require(domain, signed.message.payer)
+    payer = signed.message.payer
+    digest = signed.require(domain, payer)
     with database.begin() as session:
         if session.get(GrantRow, digest) is None:
-            session.add(
-                GrantRow(
-                    digest=digest,
-                    payer=signed.message.payer,
-                    signed=signed.to_bytes(),
-                    added_ms=now_ms,
-                )
-            )
+            row = GrantRow(digest=digest, payer=payer, signed=signed.to_bytes(), added_ms=now_ms)
+            session.add(row)
+            record(session, who, "add grant", to_hex(digest), now_ms, {"payer": to_hex(payer)})
     return digest
+
+
+def remove_grant(database: Database, digest: bytes, now_ms: int, who: str = _NOBODY) -> None:
+    """Use a grant no longer. Its payer revokes it on chain; this only forgets it here."""
+    with database.begin() as session:
+        row = session.get(GrantRow, digest)
+        if row is None:
+            raise Misconfigured(f"there is no grant {to_hex(digest)}; list the grants to see them")
+        session.delete(row)
+        record(session, who, "remove grant", to_hex(digest), now_ms, {"payer": to_hex(row.payer)})
 
 
 def list_grants(database: Database) -> list[Signed[Grant]]:
@@ -132,3 +196,31 @@ def list_grants(database: Database) -> list[Signed[Grant]]:
     with database.read() as session:
         rows = session.exec(select(GrantRow).order_by(col(GrantRow.added_ms).desc())).all()
         return [signed_from_bytes(Grant, row.signed) for row in rows]
+
+
+def _draw(random: Callable[[int], bytes]) -> str:
+    drawn = urlsafe_b64encode(random(_SECRET_BYTES)).decode("ascii").rstrip("=")
+    return KEY_PREFIX + drawn
+
+
+def _shown(secret: str) -> str:
+    return secret[:_SHOWN] + "…"
+
+
+def _row(session: Session, key_id: str, *, lock: bool = False) -> KeyRow:
+    row = session.get(KeyRow, key_id, with_for_update=lock or None)
+    if row is None:
+        raise Misconfigured(f"there is no key {key_id!r}; list the keys to see their ids")
+    return row
+
+
+def _info(row: KeyRow) -> KeyInfo:
+    return KeyInfo(
+        key_id=row.key_id,
+        shown=row.shown,
+        label=row.label,
+        payer=row.payer,
+        policy=policy_of(row),
+        created_ms=row.created_ms,
+        revoked_ms=row.revoked_ms,
+    )

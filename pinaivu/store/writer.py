@@ -54,6 +54,21 @@ class Writer:
         """Return once everything handed over before is durable."""
         await self.write(lambda _session: None)
 
+    async def write_apart(self, action: Callable[[Session], T], *, synced: bool = False) -> T:
+        """Run `action` in a transaction of its own, beside the others, and return its value.
+
+        For short transactions whose locks must not be held together with other writes' locks, and
+        that need not be durable before they return, unless `synced`. It is never cancelled: when
+        this ends, the transaction has been carried out or has failed.
+        """
+        begin = self._database.begin if synced else self._database.begin_unsynced
+
+        def run() -> T:
+            with begin() as session:
+                return action(session)
+
+        return await trio.to_thread.run_sync(run)
+
     async def read(self, action: Callable[[Session], T]) -> T:
         """Run a read in a worker thread, beside the writes."""
 

@@ -30,6 +30,7 @@ from pinaivu.p2p.host import Host, open_host
 from pinaivu.p2p.links import Backoff
 from pinaivu.store.database import open_database
 from pinaivu.store.gateway_keys import add_grant, create_key
+from pinaivu.store.gateway_policy import Policy
 from pinaivu.typed_data import Signed, signed_from_bytes
 from tests.integration.p2p_support import PATIENCE, until
 from tests.integration.scripted_coordinator import (
@@ -203,7 +204,7 @@ async def network(
         label="test",
         random=os.urandom,
         now_ms=now_ms(),
-        **key or {},
+        policy=Policy(**key or {}),
     )
 
     async with (

@@ -1,5 +1,5 @@
 # ruff: noqa: D102 - doubles implement methods that are documented where they belong
-"""Keys, grants and quotas against a real database."""
+"""Keys and grants against a real database."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -10,14 +10,15 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from sqlmodel import select
 
 from gateway.access import Access, Holder
 from gateway.errors import ApiError
-from gateway.ledger import DAY_MS, Conclusion, Ledger
+from gateway.ledger import Conclusion, Ledger
 from pinaivu.errors import Misconfigured
 from pinaivu.keys import BadSignature
 from pinaivu.store.database import Database, StorageFailed, open_database
-from pinaivu.store.gateway import RequestRow
+from pinaivu.store.gateway import KeyRow, RequestRow
 from pinaivu.store.gateway_keys import (
     KEY_PREFIX,
     add_grant,
@@ -26,7 +27,9 @@ from pinaivu.store.gateway_keys import (
     list_keys,
     revoke_key,
 )
+from pinaivu.store.gateway_policy import Policy
 from pinaivu.store.writer import open_writer
+from pinaivu.terms import Terms
 from pinaivu.typed_data import Signed
 from tests.unit.gateway_facts import (
     DOMAIN,
@@ -40,7 +43,7 @@ from tests.unit.gateway_facts import (
     grant,
 )
 
-HOLDER = Holder("key-1", (PAYER.address,), daily_tokens=100, daily_units=50)
+HOLDER = Holder("key-1", (PAYER.address,))
 
 
 class Clock:
@@ -83,11 +86,11 @@ def request_row(number: int, *, tokens: int, at_ms: int = NOW) -> RequestRow:
 
 async def test_key_is_shown_once_and_stored_as_a_hash(tmp_path: Path) -> None:
     async with access(tmp_path) as (found, database, _, _clock):
-        secret = new_key(database, daily_tokens=5)
+        secret = new_key(database, policy=Policy(daily_tokens=5))
         assert secret.startswith(KEY_PREFIX)
         holder = await found.authenticate(f"Bearer {secret}")
         assert holder.payers == (PAYER.address,)
-        assert (holder.daily_tokens, holder.daily_units) == (5, None)
+        assert holder.policy == Policy(daily_tokens=5)
         (info,) = list_keys(database)
         assert info.shown.removesuffix("…") in secret
     for path in tmp_path.iterdir():  # noqa: ASYNC240 - a few kilobytes
@@ -117,6 +120,54 @@ async def test_revoked_key_is_out_within_two_seconds(
             await found.authenticate(f"bearer {secret}")
         with pytest.raises(Misconfigured, match="no key"):
             revoke_key(database, "key-nobody", NOW)
+
+
+@pytest.mark.parametrize(
+    ("policy", "scope", "status", "code"),
+    [
+        (Policy(expires_ms=NOW), "inference", 401, "expired_api_key"),
+        (Policy(expires_ms=NOW + 1), "inference", 200, ""),
+        (Policy(scopes=("usage",)), "inference", 403, "scope_missing"),
+        (Policy(scopes=("usage",)), "usage", 200, ""),
+        (Policy(scopes=("usage",)), None, 200, ""),
+        (Policy(), "admin", 403, "scope_missing"),
+        (Policy(scopes=("admin",)), "admin", 200, ""),
+        (Policy(scopes=("admin",)), "inference", 403, "scope_missing"),
+        (Policy(scopes=("admin",)), None, 403, "scope_missing"),
+    ],
+)
+async def test_key_opens_what_its_scopes_say_until_it_expires(
+    tmp_path: Path, policy: Policy, scope: Any, status: int, code: str
+) -> None:
+    async with access(tmp_path) as (found, database, _, _clock):
+        secret = new_key(database, policy=policy)
+        answer = (200, "")
+        try:
+            await found.authenticate(f"Bearer {secret}", scope)
+        except ApiError as error:
+            answer = (error.status, error.code)
+        assert answer == (status, code)
+
+
+async def test_key_for_some_models_opens_no_other(tmp_path: Path) -> None:
+    async with access(tmp_path) as (found, database, _, _clock):
+        add_grant(database, DOMAIN, grant(), NOW)
+        holder = Holder("key-1", (PAYER.address,), Policy(models=("other", "third")))
+        with pytest.raises(ApiError, match="other, third") as caught:
+            await found.grants(holder, MODEL)
+        assert (caught.value.status, caught.value.code) == (403, "model_not_allowed")
+        assert await found.grants(holder, "other")
+
+
+async def test_policy_of_a_newer_version_lets_nobody_in(tmp_path: Path) -> None:
+    """A limit that this version doesn't know must not be overlooked."""
+    async with access(tmp_path) as (found, database, _, _clock):
+        secret = new_key(database)
+        with database.begin() as session:
+            (row,) = session.exec(select(KeyRow)).all()
+            row.policy = '{"phase_of_the_moon":"new"}'
+        with pytest.raises(StorageFailed, match="newest version"):
+            await found.authenticate(f"Bearer {secret}")
 
 
 async def test_forged_grant_is_not_stored(tmp_path: Path) -> None:
@@ -157,55 +208,20 @@ async def test_grant_that_does_not_fit_pays_for_nothing(
         assert caught.value.status == 403
 
 
-async def test_quota_counts_what_is_used_and_what_is_under_way(tmp_path: Path) -> None:
-    async with access(tmp_path) as (found, _, _ledger, clock):
-        first = await found.reserve(HOLDER, tokens=60, units=10)
-        with pytest.raises(ApiError, match="40 are left") as caught:
-            await found.reserve(HOLDER, tokens=41, units=0)
-        assert caught.value.status == 429
-        assert caught.value.retry_after_s == -(-(DAY_MS - clock.ms % DAY_MS) // 1000)
-        found.settle(first, tokens=30, units=45)
-        with pytest.raises(ApiError, match="5 are left"):
-            await found.reserve(HOLDER, tokens=1, units=6)
-        await found.reserve(HOLDER, tokens=70, units=5)
-        assert found.under_way == 1
-
-
-async def test_quota_is_whole_again_on_the_next_day(tmp_path: Path) -> None:
-    async with access(tmp_path) as (found, _, _ledger, clock):
-        found.settle(await found.reserve(HOLDER, 100, 50), 100, 50)
-        with pytest.raises(ApiError):
-            await found.reserve(HOLDER, 1, 1)
-        clock.ms += DAY_MS
-        await found.reserve(HOLDER, 100, 50)
-
-
-async def test_usage_survives_a_restart(tmp_path: Path) -> None:
-    """What was concluded counts, of this day and this key alone."""
-    async with access(tmp_path) as (_, _, ledger, _clock):
-        await ledger.open(request_row(1, tokens=20))
-        await ledger.open(request_row(2, tokens=50, at_ms=NOW - DAY_MS))
-        await ledger.conclude(conclusion(1))
-    async with access(tmp_path) as (found, *_):
-        used, _under_way = await found.usage(HOLDER)
-        assert (used.tokens, used.units, used.requests) == (25, 7, 1)
-        assert await found.left(HOLDER) == (75, 43)
-
-
 async def test_nobody_is_let_in_when_the_database_fails(tmp_path: Path) -> None:
     class Broken(Ledger):
         async def key(self, key_hash: bytes) -> Any:
             raise StorageFailed(key_hash.hex())
 
-        async def spent(self, key_id: str, day: int | None = None) -> Any:
-            raise StorageFailed(f"{key_id} {day}")
+        async def grants(self, payer: bytes) -> Any:
+            raise StorageFailed(payer.hex())
 
     async with access(tmp_path) as (_, _, ledger, clock):
         found = Access(Broken(ledger._writer), GATEWAY.address, {LOG}, clock)
         with pytest.raises(StorageFailed):
             await found.authenticate("Bearer sk-pnv-x")
         with pytest.raises(StorageFailed):
-            await found.reserve(HOLDER, 1, 1)
+            await found.grants(HOLDER, MODEL)
 
 
 def conclusion(number: int, **changes: Any) -> Conclusion:
@@ -223,15 +239,15 @@ def conclusion(number: int, **changes: Any) -> Conclusion:
 
 def test_key_rows_hold_what_is_listed(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path / 'g.db'}", "gateway")
-    new_key(database, daily_tokens=1, daily_units=2)
+    policy = Policy(daily_tokens=1, models=("m",), terms=Terms(auction="standing"))
+    new_key(database, policy=policy)
     (info,) = list_keys(database)
     assert msgspec.structs.asdict(info) | {"key_id": "", "shown": ""} == {
         "key_id": "",
         "shown": "",
         "label": "l",
         "payer": PAYER.address,
-        "daily_tokens": 1,
-        "daily_units": 2,
+        "policy": policy,
         "created_ms": NOW,
         "revoked_ms": None,
     }

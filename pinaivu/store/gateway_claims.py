@@ -1,0 +1,110 @@
+"""Claims: which request an `Idempotency-Key` stands for, so that it runs and is billed once.
+
+A claim belongs to an API key, is durable before the job is submitted, and names the job in the
+transaction that stores the request (`bind`), before anything is dispatched. So if the process that
+holds a claim ends, whoever asks next can tell: without a job nothing ran, and the claim can be
+taken over; with one, it may have run, and never runs again.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, and_, delete, update
+from sqlmodel import Session, col, select
+
+from pinaivu.store.gateway import ClaimRow, KeyRow, ProcessRow, RequestRow
+
+VALID_MS: Final = 24 * 3_600_000
+"""For how long a claim stands, from its request on."""
+
+_NEVER_RAN: Final = ("unserved", "refused")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """An `Idempotency-Key` of an API key, held by a process for one request."""
+
+    key_id: str
+    name: bytes
+    body_digest: bytes
+    process_id: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """What the name stands for already; `job_id` and `answer` as far as there are any."""
+
+    same_body: bool
+    running: bool
+    job_id: bytes | None
+    answer: bytes | None
+
+
+def claim(session: Session, wanted: Claim, now_ms: int) -> Earlier | None:
+    """Take the name: None where it is the caller's now, or what it stands for."""
+    # One at a time for a key: two requests of one name can't both find it free.
+    session.exec(select(KeyRow.key_id).where(KeyRow.key_id == wanted.key_id).with_for_update())
+    found = session.get(ClaimRow, (wanted.key_id, wanted.name))
+    if found is not None and found.begun_ms > now_ms - VALID_MS:
+        earlier = _earlier(session, found, wanted, now_ms)
+        if earlier is not None:
+            return earlier
+    row = ClaimRow(
+        key_id=wanted.key_id,
+        name=wanted.name,
+        body_digest=wanted.body_digest,
+        process_id=wanted.process_id,
+        begun_ms=now_ms,
+    )
+    session.merge(row)
+    return None
+
+
+def bind(session: Session, held: Claim, job_id: bytes) -> bool:
+    """The claim's request is this job; False where the claim is another's by now."""
+    found = update(ClaimRow).where(_is(held)).values(job_id=job_id)
+    return bool(session.execute(found).rowcount)  # type: ignore[attr-defined]
+
+
+def end(session: Session, held: Claim, answer: bytes | None, now_ms: int) -> None:
+    """The request is over, with its whole answer where that is kept; it never runs again."""
+    session.execute(update(ClaimRow).where(_is(held)).values(ended_ms=now_ms, answer=answer))
+
+
+def release(session: Session, held: Claim) -> None:
+    """Nothing ran: the name is free again."""
+    session.execute(delete(ClaimRow).where(_is(held)))
+
+
+def forget(session: Session, answers_before_ms: int, before_ms: int) -> None:
+    """Empty answers of claims made before the one time, remove claims made before the other."""
+    old = update(ClaimRow).where(
+        col(ClaimRow.begun_ms) < answers_before_ms, col(ClaimRow.answer).is_not(None)
+    )
+    session.execute(old.values(answer=None))
+    session.execute(delete(ClaimRow).where(col(ClaimRow.begun_ms) < before_ms))
+
+
+def _is(held: Claim) -> ColumnElement[bool]:
+    return and_(
+        col(ClaimRow.key_id) == held.key_id,
+        col(ClaimRow.name) == held.name,
+        col(ClaimRow.process_id) == held.process_id,
+        col(ClaimRow.ended_ms).is_(None),
+    )
+
+
+def _earlier(session: Session, found: ClaimRow, wanted: Claim, now_ms: int) -> Earlier | None:
+    """What a claim that still stands says; None where its request never ran and never will."""
+    process = session.get(ProcessRow, found.process_id)
+    running = found.ended_ms is None and process is not None and process.until_ms >= now_ms
+    if found.ended_ms is None and not running:
+        request = session.get(RequestRow, found.job_id) if found.job_id else None
+        if request is None or request.state in _NEVER_RAN:
+            return None
+    return Earlier(
+        same_body=found.body_digest == wanted.body_digest,
+        running=running,
+        job_id=found.job_id,
+        answer=found.answer,
+    )
