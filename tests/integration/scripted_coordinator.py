@@ -64,6 +64,8 @@ class ScriptedCoordinator:
         self.refusal: wire.Refused | None = None
         self.change: Callable[[Award], Award] = lambda award: award
         self.signer = keys.epoch
+        self.away = False
+        """Whether it turns away whoever dials it."""
         self.dies_awarding = False
         self.dies_at_a_failure = False
         self.receipts_flow = trio.Event()
@@ -83,6 +85,9 @@ class ScriptedCoordinator:
         return case
 
     async def serve(self, _peer: PeerId, stream: FrameStream) -> None:
+        if self.away:
+            stream.reset("away")
+            return
         self.streams.append(stream)
         calls = Calls(stream, on_call=self._answer)
         self.calls.append(calls)

@@ -230,11 +230,12 @@ async def test_coordinator_out_of_reach_is_said_at_once(tmp_path: Path) -> None:
         with pytest.raises(openai.InternalServerError) as caught:
             await net.complete()
         assert caught.value.body["code"] == "coordinator_unreachable"  # type: ignore[index]
-        net.coordinator.refusal = None
+        net.coordinator.refusal, net.coordinator.away = None, True
         for stream in net.coordinator.streams:
             stream.reset("gone")
         await until(lambda: not net.gateway.logs.connected)
         assert (await call(net, "GET", "/healthz")).status_code == 503
+        net.coordinator.away = False
         await until(lambda: bool(net.gateway.logs.connected))
         assert (await call(net, "GET", "/healthz")).json()["status"] == "ok"
         assert (await net.complete()).choices
