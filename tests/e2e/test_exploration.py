@@ -60,6 +60,7 @@ def test_a_newcomer_gets_a_job_by_the_hash_and_it_is_proven(stage: Stage) -> Non
 
 def test_a_stranger_recomputes_every_standing(stage: Stage, tmp_path: Path) -> None:
     """From the public log: every row of the newest auction; receipts in another order don't do."""
+    stage.await_receipt(request_id_of(stage.ask("Yes or no?", max_tokens=8)))
     answer = stage.ask("Yes or no?", max_tokens=8)
     receipt = stage.await_final(request_id_of(answer))
     done = _standings(stage, request_id_of(answer))
