@@ -9,6 +9,7 @@ network.stop()
 import json
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -44,14 +45,21 @@ _IN_MANIFEST: Final = (
 class Network:
     """All processes of one local network."""
 
-    def __init__(self, folder: Folder, say: Say, *, logs: int = 1) -> None:
-        """`logs`: how many logs, all served by the same gateway and nodes."""
+    def __init__(
+        self, folder: Folder, say: Say, *, logs: int = 1, undisturbed: bool = True
+    ) -> None:
+        """`logs`: how many logs, all served by the same gateway and nodes.
+
+        `undisturbed`: nodes start one after the other, so that each measures itself alone; else all
+        at once, which is sooner done, and they promise less.
+        """
         self.folder = folder
         self.ports = keep_ports(folder.ports)
         self.logs = local_logs(folder, self.ports, logs)
         self.chain = LocalChain(folder, self.ports.chain)
         self.children: dict[str, Child] = {}
         self._say = say
+        self._undisturbed = undisturbed
 
     @property
     def log_id(self) -> bytes:
@@ -93,19 +101,30 @@ class Network:
         )
         self._say("coordinator: boot with a SIMULATED attestation, epoch activated on chain")
         for log in self.logs:
-            self.start_coordinator(log)
-            self.start_submitter(log)
+            self._boot_coordinator(log)
         self._say("gateway")
-        self.start_gateway()
+        self._boot_gateway()
+        if not self._undisturbed:
+            for name in NODES:
+                self.start_node(name)
+        for log in self.logs:
+            self._await_epoch(log)
+            self.start_submitter(log)
+        self._await_gateway()
         self._say(f"{len(NODES)} nodes: engines loading, measuring what they can promise")
         for number, name in enumerate(NODES, start=1):
-            self.start_node(name)  # one after the other: each measures itself undisturbed
+            if self._undisturbed:
+                self.start_node(name)
             self.await_market(number)
 
     def stop(self) -> None:
-        """End everything, the last started first."""
-        for name in reversed(list(self.children)):
-            self.children.pop(name).stop()
+        """End everything: who needs others before them, nodes first, then the chain."""
+        children, self.children = self.children, {}
+        with ThreadPoolExecutor() as pool:
+            for needy in (*NODES, "explorer"), ("gateway",):
+                ending = [children.pop(name) for name in needy if name in children]
+                list(pool.map(Child.stop, ending))
+            list(pool.map(Child.stop, children.values()))
         self.chain.process.stop()
 
     def _prepare_model(self) -> None:
@@ -127,6 +146,10 @@ class Network:
     def start_coordinator(self, log: LocalLog | None = None) -> None:
         """Boot a log's coordinator (the first's) and have its epoch activated."""
         log = log or self.logs[0]
+        self._boot_coordinator(log)
+        self._await_epoch(log)
+
+    def _boot_coordinator(self, log: LocalLog) -> None:
         deployment = self.chain.client.deployment
         config = {
             "deployment": str(self.folder.deployment),
@@ -156,7 +179,10 @@ class Network:
             str(self._write_config(log.coordinator, config)),
         )
         child.start()
-        simulator = self.folder.key("simulator")
+
+    def _await_epoch(self, log: LocalLog) -> None:
+        """Activate the boot of a log's coordinator as soon as it shows it."""
+        child, simulator = self.children[log.coordinator], self.folder.key("simulator")
         child.wait_until(
             lambda: activate_pending(self.chain, log.url, simulator, log.operator), within_s=60
         )
@@ -183,6 +209,10 @@ class Network:
 
     def start_gateway(self) -> None:
         """Start the gateway and wait until it answers."""
+        self._boot_gateway()
+        self._await_gateway()
+
+    def _boot_gateway(self) -> None:
         config = {
             "listen": f"127.0.0.1:{self.ports.gateway_http}",
             "p2p_listen": [f"/ip4/127.0.0.1/tcp/{self.ports.gateway_p2p}"],
@@ -203,9 +233,13 @@ class Network:
             ],
         }
         path = self._write_config("gateway", config)
-        child = self._child("gateway", "gateway", "--config", str(path))
-        child.start()
-        child.wait_until(lambda: bool(read_json(f"{self.gateway_url}/healthz")), within_s=60)
+        self._child("gateway", "gateway", "--config", str(path)).start()
+
+    def _await_gateway(self) -> None:
+        """Wait until the gateway can be asked."""
+        self.children["gateway"].wait_until(
+            lambda: bool(read_json(f"{self.gateway_url}/healthz")), within_s=60
+        )
 
     def start_node(self, name: str) -> None:
         """Start a node's process; `await_market` waits until its offer stands."""
@@ -256,14 +290,18 @@ class Network:
         child.wait_until(lambda: answers(f"{self.explorer_url}/_stcore/health"), within_s=90)
 
     def await_market(self, offers: int = len(NODES)) -> None:
-        """Wait until that many nodes' offers stand; a node that ends meanwhile is said at once."""
+        """Wait until that many nodes' offers stand at the first log, and the gateway is connected.
+
+        A node that ends meanwhile is said at once.
+        """
         nodes = [self.children[name] for name in NODES if name in self.children]
 
         def stand() -> bool:
             for child in nodes:
                 child.require_running()
+            connected = read_json(f"{self.gateway_url}/healthz")["logs"].values()
             found: int = read_json(f"{self.log_url}/market")["models"].get(MODEL, 0)
-            return found >= offers
+            return found >= offers and all(connected)
 
         self.children["coordinator"].wait_until(stand, within_s=180)
 

@@ -14,7 +14,7 @@ from tests.e2e.stage import Stage
 @pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """A network in a folder of its own: chain, two logs, gateway, three nodes, real engine."""
-    made = Network(Folder(tmp_path_factory.mktemp("network")), say=print, logs=2)
+    made = Network(Folder(tmp_path_factory.mktemp("network")), say=print, logs=2, undisturbed=False)
     try:
         made.start()
         yield made

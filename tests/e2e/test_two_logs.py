@@ -26,6 +26,7 @@ from openai import InternalServerError
 from pinaivu.codes import Reason
 from pinaivu.encoding import to_hex
 from pinaivu.local.chain import DEPOSIT
+from pinaivu.local.folder import NODES
 from pinaivu.local.logs import LocalLog
 from pinaivu.local.payer import new_api_key
 from pinaivu.messages import Completion, Job, Receipt
@@ -150,6 +151,31 @@ def test_requests_move_to_the_second_log_and_nothing_is_spent_twice(
         _require_debited(stage, log)
         ours = next(r for r in receipts if r.log_id == log.log_id and r.total)
         _require_verified(stage, ours, tmp_path)
+
+
+def test_a_request_whose_node_fails_leaves_a_killed_coordinator(double_stage: Stage) -> None:
+    """The node says nothing more, and nobody is there to award the next: the second log does.
+
+    Engines are held until then, so nothing is acknowledged; the job left behind costs nothing.
+    """
+    stage = double_stage
+    first, second = stage.network.logs
+    known = {row[0] for row in stage.gateway_rows("SELECT job_id FROM request")}
+    until("the gateway is connected to both logs", lambda: _connected(stage))
+    newest = stage.newest_job()
+    with stage.frozen(*(stage.engine(name) for name in NODES)):
+        stream = stage.stream("Name a colour.", max_tokens=4)
+        left_behind, winner = stage.await_award(newest)
+        bring_back = _killed(stage)
+        with stage.frozen(*stage.pids(winner)):
+            stage.await_award(left_behind)
+    stream.ended()
+    bring_back()
+    charged = {r.job_id: r.log_id for r in _receipts_since(stage, known) if r.total}
+    assert charged == {UUID(stream.request_id).bytes: second.log_id}
+    left = stage.await_final(left_behind)
+    assert (left.log_id, left.total) == (first.log_id, 0)
+    stage.network.await_market()
 
 
 def test_two_coordinators_never_book_a_slot_twice(double_stage: Stage) -> None:
