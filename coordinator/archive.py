@@ -26,7 +26,8 @@ from pinaivu.auction.transcript import Header, Row
 from pinaivu.encoding import from_hex
 from pinaivu.messages import Offer
 from pinaivu.store.coordinator import BookRow, TranscriptRow
-from pinaivu.store.database import Database, insert
+from pinaivu.store.database import Database
+from pinaivu.store.rows import insert
 from pinaivu.typed_data import signed_from_bytes
 
 Json = dict[str, Any]

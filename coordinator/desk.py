@@ -38,7 +38,7 @@ from pinaivu.manifest import Parameters
 from pinaivu.messages import Award, Grant, Job, Receipt
 from pinaivu.p2p import wire
 from pinaivu.receipts import Held, PassedOver
-from pinaivu.store.database import RowExists, insert
+from pinaivu.store.rows import RowExists, insert
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, digest, signed_from_bytes
 

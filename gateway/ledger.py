@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import func
+from sqlalchemy import delete, func
 from sqlmodel import Session, col, select
 
 from pinaivu.messages import Grant, Receipt
@@ -31,6 +31,7 @@ from pinaivu.store.gateway import (
     RequestRow,
     ReservationRow,
 )
+from pinaivu.store.rows import add_once, change
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, signed_from_bytes
 
@@ -141,27 +142,27 @@ class Ledger:
         def write(session: Session) -> None:
             if bind is not None:
                 bind(session, row.job_id)
-            _add_once(session, row, row.job_id)
+            add_once(session, row)
 
         await self._writer.write(write)
 
     async def award(self, row: AttemptRow) -> None:
         """An award has been accepted."""
-        await self._writer.write(lambda session: _add_once(session, row, row.award_digest))
+        await self._writer.write(lambda session: add_once(session, row))
 
     async def raise_ceiling(self, award_digest: bytes, acks: int) -> None:
         """Acknowledgements up to `acks` may be released from now on."""
-
-        def write(session: Session) -> None:
-            session.get_one(AttemptRow, award_digest).acks_ceiling = acks
-
-        await self._writer.write(write)
+        await self._writer.write(
+            lambda session: _require_one(
+                change(session, AttemptRow, award_digest, acks_ceiling=acks)
+            )
+        )
 
     async def fail(self, row: AttemptRow, failure: bytes) -> None:
         """A failure has been signed; it is reported next. The first one stands."""
 
         def write(session: Session) -> None:
-            _add_once(session, row, row.award_digest)
+            add_once(session, row)
             found = session.get_one(AttemptRow, row.award_digest)
             found.failure = found.failure or failure
 
@@ -172,17 +173,21 @@ class Ledger:
         row = OutboxRow(job_id=end.job_id, frame=end.frame, queued_ms=end.now_ms)
 
         def write(session: Session) -> None:
-            request = session.get_one(RequestRow, end.job_id)
-            if request.state != OPEN:
+            if _state(session, end.job_id) != OPEN:
                 return
-            request.state = DELIVERED
-            request.output_tokens = end.output_tokens
-            request.units = min(end.units, _MOST_UNITS)
-            request.response = end.response
-            session.add(row)
+            change(
+                session,
+                RequestRow,
+                end.job_id,
+                state=DELIVERED,
+                output_tokens=end.output_tokens,
+                units=min(end.units, _MOST_UNITS),
+                response=end.response,
+            )
+            add_once(session, row)
             _add_differences(session, end.differences)
             for digest, completion in end.completions.items():
-                session.get_one(AttemptRow, digest).completion = completion
+                _require_one(change(session, AttemptRow, digest, completion=completion))
 
         await self._writer.write(write)
 
@@ -206,15 +211,21 @@ class Ledger:
         """The receipt has come: it replaces the gateway's own figures and ends the sending."""
 
         def write(session: Session) -> None:
-            _add_once(session, row, row.job_id)
+            add_once(session, row)
             _add_differences(session, differences)
-            request = session.get_one(RequestRow, row.job_id)
-            request.state = RECEIPTED
-            request.prompt_tokens, request.output_tokens = tokens
-            request.units = min(units, _MOST_UNITS)
-            queued = session.get(OutboxRow, row.job_id)
-            if queued:
-                session.delete(queued)
+            prompt, output = tokens
+            done = change(
+                session,
+                RequestRow,
+                row.job_id,
+                state=RECEIPTED,
+                prompt_tokens=prompt,
+                output_tokens=output,
+                units=min(units, _MOST_UNITS),
+            )
+            _require_one(done)
+            sent = delete(OutboxRow).where(col(OutboxRow.job_id) == row.job_id)
+            session.connection().execute(sent)
 
         await self._writer.write(write)
 
@@ -286,14 +297,16 @@ class Ledger:
 
 def _add_differences(session: Session, rows: Sequence[CountDifferenceRow]) -> None:
     for row in rows:
-        _add_once(session, row, (row.award_digest, row.what))
+        add_once(session, row)
 
 
-def _add_once(
-    session: Session,
-    row: RequestRow | AttemptRow | ReceiptRow | CountDifferenceRow,
-    identity: bytes | tuple[bytes, str],
-) -> None:
-    """Insert, unless the same row is there from an attempt that did not say so."""
-    if session.get(type(row), identity) is None:
-        session.add(type(row)(**row.model_dump()))
+def _state(session: Session, job_id: bytes) -> str:
+    """A request's state; every request that is concluded has been opened."""
+    query = select(RequestRow.state).where(RequestRow.job_id == job_id)
+    return session.exec(query).one()
+
+
+def _require_one(rows: int) -> None:
+    """A bug of ours where the row to be changed was never written."""
+    if rows != 1:
+        raise LookupError(f"{rows} rows instead of one")

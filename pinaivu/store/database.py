@@ -19,39 +19,22 @@ from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, event, inspect
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import (
     ArgumentError,
-    IntegrityError,
     NoSuchModuleError,
     OperationalError,
     SQLAlchemyError,
 )
-from sqlmodel import Session, SQLModel, create_engine
+from sqlmodel import Session, create_engine
 
-from pinaivu.errors import Misconfigured, PinaivuError, TransportFailure
+from pinaivu.errors import Misconfigured, TransportFailure
 
 SERVICES: Final = ("coordinator", "gateway", "node", "explorer")
 
 
 class StorageFailed(TransportFailure):
     """The database refused or lost the operation; nothing of the transaction was kept."""
-
-
-class RowExists(PinaivuError):
-    """There is a row of this key already; the transaction is to be left with this error."""
-
-
-def insert(session: Session, row: SQLModel) -> None:
-    """Insert a new row at once; the session doesn't keep it. Half the cost of `session.add`.
-
-    Raises `RowExists` where there is one of its key, or of another unique column.
-    """
-    table = inspect(type(row), raiseerr=True).local_table
-    try:
-        session.connection().execute(table.insert(), row.model_dump())
-    except IntegrityError as error:
-        raise RowExists(f"there is such a row in {table.name!r} already") from error
 
 
 class Database:

@@ -113,11 +113,16 @@ async def _run(
 def _commit(database: Database, jobs: list[_Write]) -> None:
     try:
         with database.begin() as session:
+            if len(jobs) == 1:  # what fails is undone with its transaction, without a savepoint
+                jobs[0].value = jobs[0].action(session)
+                return
             for job in jobs:
                 _apply(session, job)
     except StorageFailed as error:
         for job in jobs:
             job.error = job.error or error
+    except Exception as error:  # noqa: BLE001 - one write's own, handed to its caller
+        jobs[0].error = error
 
 
 def _apply(session: Session, job: _Write) -> None:
