@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import trio
@@ -86,6 +86,17 @@ class FixedLog:
         assert len(gateway) == 20
         assert request_id
         return {"state": "batched", "sequence": 1}
+
+
+class Seller(Protocol):
+    """A node, scripted or real: it lays ready streams at the gateway and is in the registry."""
+
+    key: SecretKey
+
+    @property
+    def peer(self) -> PeerId: ...
+
+    async def run(self, gateway_address: str) -> None: ...
 
 
 @dataclass
@@ -173,8 +184,11 @@ async def network(
     keys: Keys | None = None,
     coordinator: tuple[ScriptedCoordinator, Host] | None = None,
     further: Sequence[tuple[ScriptedCoordinator, Host]] = (),
+    sellers: Sequence[Seller] = (),
 ) -> AsyncGenerator[Network]:
     """A running gateway, coordinator and one node for each script, ranked in that order.
+
+    `sellers` are nodes that are no script; they come after those that are.
 
     `further` are coordinators of other logs, for a key with a payer at each.
     """
@@ -183,14 +197,21 @@ async def network(
         async with (
             scripted_coordinator(keys) as listening,
             network(
-                folder, *scripts, limits=limits, key=key, keys=keys, coordinator=listening
+                folder,
+                *scripts,
+                limits=limits,
+                key=key,
+                keys=keys,
+                coordinator=listening,
+                sellers=sellers,
             ) as inner,
         ):
             yield inner
         return
     coordinators, log = [coordinator, *further], FixedLog()
     nodes = [ScriptedNode(script) for script in scripts]
-    peers = {node.key.address: node.peer for node in nodes}
+    ranked: list[Seller] = [*nodes, *sellers]
+    peers = {node.key.address: node.peer for node in ranked}
     url = f"sqlite:///{folder / 'gateway.db'}"
     database = open_database(url, "gateway")
     for scripted, _ in coordinators:
@@ -223,10 +244,10 @@ async def network(
         trio.open_nursery() as nursery,
     ):
         binds = await nursery.start(_run_http, gateway)
-        for node in nodes:
+        for node in ranked:
             nursery.start_soon(node.run, host.addresses()[0])
         await until(lambda: len(gateway.logs.connected) == len(coordinators))
-        await until(lambda: all(gateway.desk.pool.count(node.peer) for node in nodes))
+        await until(lambda: all(gateway.desk.pool.count(node.peer) for node in ranked))
         yield Network(keys, gateway, coordinator[0], nodes, log, binds[0], new.secret, url)
         nursery.cancel_scope.cancel()
     database.close()
