@@ -28,6 +28,7 @@ from pinaivu.typed_data import Signed
 _HELLO_S: Final = 10.0
 _DELIVER_S: Final = 30.0
 _AGAIN_S: Final = 0.1
+_REDIAL_S: Final = 3.0
 _MS: Final = 1000
 _log = logging.getLogger(__name__)
 
@@ -69,8 +70,12 @@ class Market:
             await self._arrival.wait()
 
     async def run(self) -> None:
-        """Keep the control stream up, for ever."""
-        backoff, failures = Backoff(), 0
+        """Keep the control stream up, for ever.
+
+        Attempts are never so far apart that a request gives up between two of them: a coordinator
+        that is back serves who has been waiting for it.
+        """
+        backoff, failures = Backoff(most=min(_REDIAL_S, self._within_s / 2)), 0
         while True:
             started = trio.current_time()
             try:

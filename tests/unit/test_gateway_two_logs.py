@@ -324,3 +324,18 @@ async def test_a_report_leaves_a_frozen_coordinator_in_time(
             took = await _report(desk, patient=patient)
             assert Liveness().bound <= took <= WITHIN_S
             assert took == pytest.approx(WITHIN_S) or not patient
+
+
+async def test_who_waits_is_served_by_a_coordinator_that_is_back(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """However long it was away, and whenever between two attempts to dial it comes."""
+    del autojump_clock
+    async with opened(tmp_path) as desk:
+        market = desk.logs[ONE].market
+        for number in range(20):
+            desk.one.kill()
+            await trio.sleep(30 + number * 0.37)
+            desk.one.come_back()
+            await market.submit(draft().job, GRANTS[0])
+        assert desk.one.jobs == 20
