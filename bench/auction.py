@@ -3,6 +3,7 @@
     make bench-auction            # 3, 10 and 50 connected nodes
     make bench-auction DEEP=1     # 200 as well, and longer runs
     python -m bench.auction --database postgresql+psycopg://…   # instead of SQLite
+    python -m bench.auction --compare 50   # 50 nodes, with and without our patches of libp2p
 
 Three processes on this machine: a coordinator (`bench.auction_coordinator` says what of it is real
 and what is left out), the nodes, all in one process with a host and a connection each
@@ -15,6 +16,10 @@ the market to winner, price, eligible count and both roots, after a few offers w
 `standing_10000_crowded` is the same where offers come in ten price steps, all else equal, so that
 about a thousand tie. CPU is the event loop's there, and a median. The transcript's JSON and the
 durable write are not in these two.
+
+`--compare` keeps two such networks up and measures them in turns, so that what else the machine
+does falls on both; a ratio is that of two runs next to each other. The gateway, which both share,
+is patched.
 """
 
 import argparse
@@ -67,6 +72,11 @@ OUT: Final = Path(__file__).parent / "out" / "auction.json"
 AIMS: Final = {"live_n50.p50_ms": 10.0, "standing_10000.p50_ms": 1.0}
 _PATIENCE_S: Final = 60.0
 _RENEWED: Final = 5
+_TURNS: Final = 6
+LEFT_OUT: Final = (
+    "left out: a network (all is loopback), cores of the nodes' own (they share these with the "
+    "coordinator), reads of the chain, what follows an award"
+)
 
 Figures = dict[str, dict[str, float]]
 
@@ -91,11 +101,7 @@ async def measure(size: Size, database: Callable[[int], str]) -> Figures:
         async with market(database(nodes), nodes) as (coordinator, gateway):
             for name, mode in (("live", Mode.LIVE), ("standing", Mode.STANDING)):
                 await hold(gateway, mode, size.warm_up)
-                await coordinator.tell("begin")
-                await hold(gateway, mode, size.auctions)
-                told = await coordinator.tell("report")
-                cpu_ms = 1000 * told["cpu_s"] / size.auctions
-                figures[f"{name}_n{nodes}"] = summary(told["times_ms"]) | {"cpu_ms": cpu_ms}
+                figures[f"{name}_n{nodes}"] = await timed(coordinator, gateway, mode, size.auctions)
     figures[f"standing_{size.book}"] = await book(size, _offer)
     figures[f"standing_{size.book}_crowded"] = await book(size, _crowded)
     return figures
@@ -152,16 +158,16 @@ async def child(module: str, *arguments: str) -> AsyncIterator[Child]:
 
 
 @asynccontextmanager
-async def market(url: str, nodes: int) -> AsyncIterator[tuple[Child, Calls]]:
+async def market(url: str, nodes: int, *options: str) -> AsyncIterator[tuple[Child, Calls]]:
     """A coordinator, nodes with standing offers, and this process's stream as the gateway."""
     limits = FrameLimits.of(wire.MAX_CONTROL_FRAME)
     async with (
-        child("bench.auction_coordinator", url, str(nodes)) as coordinator,
+        child("bench.auction_coordinator", url, str(nodes), *options) as coordinator,
         open_host(GATEWAY.secret, liveness=PATIENT) as host,
         trio.open_nursery() as nursery,
     ):
         address = (await coordinator.said())["address"]
-        async with child("bench.auction_nodes", address, str(nodes)) as bidders:
+        async with child("bench.auction_nodes", address, str(nodes), *options) as bidders:
             await bidders.said()
             peer = await host.connect(address)
             calls = Calls(await host.open_stream(peer, wire.GATEWAY_PROTOCOL, limits))
@@ -178,6 +184,36 @@ async def hold(gateway: Calls, mode: Mode, auctions: int) -> None:
         frame = wire.SubmitJob(job=job(number, mode, now_ms()).to_bytes(), grant=allowed)
         answer = wire.read_gateway_answer(await gateway.call(wire.encode(frame), _PATIENCE_S))
         assert isinstance(answer, wire.Awarded), answer
+
+
+async def timed(coordinator: Child, gateway: Calls, mode: Mode, auctions: int) -> dict[str, float]:
+    """The figures of one run."""
+    await coordinator.tell("begin")
+    await hold(gateway, mode, auctions)
+    told = await coordinator.tell("report")
+    return summary(told["times_ms"]) | {"cpu_ms": 1000 * told["cpu_s"] / auctions}
+
+
+async def compare(nodes: int, size: Size, database: Callable[[int], str]) -> None:
+    """Print what our patches of libp2p make of time and CPU, with the spread over the runs."""
+    runs: dict[str, list[tuple[dict[str, float], dict[str, float]]]] = {"live": [], "standing": []}
+    async with market(database(nodes), nodes) as ours, market(database(0), nodes, "plain") as plain:
+        for turn in range(_TURNS):
+            for name, mode in (("live", Mode.LIVE), ("standing", Mode.STANDING)):
+                pair: dict[bool, dict[str, float]] = {}
+                for patched in (turn % 2 == 0, turn % 2 == 1):
+                    side = ours if patched else plain
+                    await hold(side[1], mode, size.warm_up // 4)
+                    pair[patched] = await timed(*side, mode, size.auctions // _TURNS)
+                runs[name].append((pair[True], pair[False]))
+    for name, pairs in runs.items():
+        for key in ("p50_ms", "cpu_ms"):
+            ratios = sorted(patched[key] / plain[key] for patched, plain in pairs)
+            print(
+                f"{name}_n{nodes} {key}: {median(p[key] for p, _ in pairs):.2f} patched, "
+                f"{median(q[key] for _, q in pairs):.2f} plain, "
+                f"ratio {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            )
 
 
 Offering = Callable[[SecretKey, int, int, int], Signed[Offer]]
@@ -300,6 +336,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--deep", action="store_true")
     parser.add_argument("--database", help="an empty database for all runs; SQLite without")
+    parser.add_argument("--compare", type=int, metavar="NODES", help="with and without patches")
     chosen = parser.parse_args()
     where = machine()
     with tempfile.TemporaryDirectory() as folder:
@@ -307,9 +344,15 @@ def main() -> None:
         def database(nodes: int) -> str:
             return chosen.database or f"sqlite:///{folder}/auction-{nodes}.db"
 
-        figures = trio.run(measure, DEEP if chosen.deep else Size(), database)
+        size = DEEP if chosen.deep else Size()
+        if chosen.compare:
+            print(f"load {where['load']:.1f} before")
+            trio.run(compare, chosen.compare, size, database)
+            return
+        figures = trio.run(measure, size, database)
     print("machine: " + ", ".join(f"{key} {value}" for key, value in where.items()))
     show(figures)
+    print(LEFT_OUT)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(figures | {"machine": where}, indent=2) + "\n")
 

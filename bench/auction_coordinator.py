@@ -1,18 +1,19 @@
 """The coordinator's process of the auction bench, told by lines on stdin; answers are JSON lines.
 
-    python -m bench.auction_coordinator DATABASE_URL NODES
+    python -m bench.auction_coordinator DATABASE_URL NODES [plain]
 
 Real: host, streams, sessions, admission, book, auction, signatures and the durable write. Left out:
 chain reads (in memory), the HTTP server, settlement, and everything after the award: a job is
 forgotten as soon as its award is on its way. `begin` starts a run, `report` gives its times, from
 the frame with the job having come to the frame with the award being handed over for sending, and
-the process's CPU over the run.
+the process's CPU over the run. `plain`: with libp2p as it comes.
 """
 
 import json
 import os
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import trio
@@ -123,13 +124,15 @@ class Bench:
         return self.run.report()
 
 
-async def main(url: str, nodes: int) -> None:
+async def main(url: str, nodes: int, *, patched: bool) -> None:
     """Serve until stdin ends."""
     database = open_database(url, "coordinator")
     limits = FrameLimits.of(wire.MAX_CONTROL_FRAME)
     async with (
         open_writer(database, crash_only=True) as writer,
-        open_host(key_of("coordinator").secret, [LISTEN], liveness=PATIENT) as host,
+        open_host(
+            key_of("coordinator").secret, [LISTEN], liveness=PATIENT, patched=patched
+        ) as host,
     ):
         bench = Bench(writer, nodes)
         host.serve(wire.NODE_PROTOCOL, bench.sessions.serve_node, limits)
@@ -155,4 +158,4 @@ def say(answer: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], int(sys.argv[2]))
+    trio.run(partial(main, sys.argv[1], int(sys.argv[2]), patched="plain" not in sys.argv[3:]))

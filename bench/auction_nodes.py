@@ -1,12 +1,14 @@
 """The nodes of the auction bench, all in one process, each with a host and a connection of its own.
 
-    python -m bench.auction_nodes COORDINATOR_ADDRESS NODES
+    python -m bench.auction_nodes COORDINATOR_ADDRESS NODES [plain]
 
 They register offers, renew them as nodes do, and answer calls with signed bids. There is no engine
 and no work. A JSON line says when all are in; the process ends with its stdin.
+`plain`: with libp2p as it comes.
 """
 
 import sys
+from functools import partial
 from itertools import count
 
 import trio
@@ -28,7 +30,8 @@ _PATIENCE_S = 60.0
 class Bidder:
     """One node's end of its control stream."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, patched: bool) -> None:
+        self._patched = patched
         self.number = number
         self.key = key_of("node", number)
         self.entered = trio.Event()
@@ -37,7 +40,7 @@ class Bidder:
 
     async def run(self, address: str) -> None:
         """Stay connected, as nodes do: on a busy machine a connection may be given up."""
-        async with open_host(self.key.secret, liveness=PATIENT) as host:
+        async with open_host(self.key.secret, liveness=PATIENT, patched=self._patched) as host:
             await keep_connected(
                 host,
                 (address,),
@@ -69,11 +72,11 @@ class Bidder:
         return wire.encode(wire.BidReply(bid(self.key, self.standing, call).to_bytes()))
 
 
-async def main(address: str, nodes: int) -> None:
+async def main(address: str, nodes: int, *, patched: bool) -> None:
     """Bid until stdin ends."""
     async with trio.open_nursery() as nursery:
         for number in range(nodes):
-            bidder = Bidder(number)
+            bidder = Bidder(number, patched=patched)
             nursery.start_soon(bidder.run, address)
             await bidder.entered.wait()  # one at a time: connecting is not what is measured
         say({"nodes": nodes})
@@ -83,4 +86,4 @@ async def main(address: str, nodes: int) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], int(sys.argv[2]))
+    trio.run(partial(main, sys.argv[1], int(sys.argv[2]), patched="plain" not in sys.argv[3:]))

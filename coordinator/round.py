@@ -1,7 +1,7 @@
 """A live round as its answers come in: whether any that is outstanding could still matter."""
 
-import heapq
 from collections.abc import Sequence
+from itertools import takewhile
 
 from msgspec.structs import replace
 
@@ -30,9 +30,11 @@ class Round:
         """Whether no outstanding answer, at its best possible, could change winner or runner-up."""
         if not self._at_best:
             return True
-        called = sorted(self._now.values(), key=_key)
-        rival = rule.runner_up(heapq.merge(called, self._others, key=_key))
-        return rival is not None and all(r.key > rival.key for r in self._at_best.values())
+        limit = min(r.key for r in self._at_best.values())
+        # Winner and runner-up stand iff both are among those whom nobody outstanding can reach.
+        ahead = [r for r in self._now.values() if r.key < limit]
+        ahead += takewhile(lambda r: r.key < limit, self._others)
+        return rule.runner_up(sorted(ahead, key=_key)) is not None
 
     def _best(self, entrant: Entrant) -> Ranked:
         """The entrant at the lowest price it may bid."""

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
+import msgspec
 from sqlalchemy.exc import NoResultFound
 from sqlmodel import Session, select
 
@@ -66,7 +67,7 @@ def transcript_row(held: HeldAuction) -> TranscriptRow:
     document = transcript_document(held.header, list(zip(held.calls, held.bids, strict=True)))
     return TranscriptRow(
         bids_root=held.bids_root,
-        document=json.dumps(document, separators=(",", ":")),
+        document=msgspec.json.encode(document).decode(),
         book_root=held.header.book_root,
     )
 
