@@ -11,7 +11,7 @@ Prices are base units per million tokens, amounts base units, the value of time 
 second of waiting.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -52,21 +52,25 @@ _NEAREST: Final = ("value_of_time", "auction", "fingerprint")
 _LISTS: Final = ("allow", "deny")
 
 
-def terms_from_headers(headers: Mapping[str, str]) -> Terms:
+def terms_from_headers(headers: Iterable[tuple[str, str]]) -> Terms:
     """The terms that a request's headers (names in lower case) set; `InvalidParameter` names one.
 
     A header of ours that is none of the terms is refused: nothing is silently dropped.
     """
     given: dict[str, Any] = {}
-    for header, text in headers.items():
+    for header, text in headers:
         if header.startswith(HEADER_PREFIX):
             name = header.removeprefix(HEADER_PREFIX).replace("-", "_")
+            if name in given:
+                raise InvalidParameter(header, "sent more than once")
             given[name] = _one_term(header, name, text.strip())
     return msgspec.convert(given, Terms) if given else Terms()
 
 
 def _one_term(header: str, name: str, text: str) -> Any:
-    value = [part.strip() for part in text.split(",") if part.strip()] if name in _LISTS else text
+    value: object = text
+    if name in _LISTS:
+        value = [part.strip() for part in text.split(",") if part.strip()]
     try:
         found = msgspec.convert({name: value}, Terms, strict=False)
     except msgspec.ValidationError as error:

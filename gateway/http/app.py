@@ -24,6 +24,7 @@ from gateway.errors import ApiError, internal, storage, unreachable
 from gateway.http.inference import add_inference_routes
 from gateway.http.models import add_model_routes
 from gateway.http.payers import add_payer_routes
+from gateway.http.rates import RateHeaders
 from gateway.http.receipts import add_receipt_routes
 from gateway.http.surface import Gateway, error_response
 from pinaivu.encoding import to_hex
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 def create_app(gateway: Gateway) -> FastAPI:
     """The application over a running gateway."""
     app = FastAPI(title="Pinaivu gateway", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(RateHeaders, gateway=gateway)
     _add_error_handlers(app)
     add_inference_routes(app, gateway)
     add_model_routes(app, gateway)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 
 import trio
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -21,7 +22,7 @@ from gateway.config import Limits
 from gateway.demands import Demand, read_body, read_demand
 from gateway.desk import Desk
 from gateway.drafts import draft_job, most_units
-from gateway.errors import ApiError
+from gateway.errors import ApiError, from_parameter
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.logs import Entry, Logs
@@ -29,9 +30,11 @@ from gateway.ports import ServedModel
 from gateway.quotas import Quotas
 from gateway.wallets import Wallets
 from pinaivu.codes import JobKind
+from pinaivu.encoding import InvalidParameter
 from pinaivu.messages import Grant
 from pinaivu.store.gateway_claims import Claim
 from pinaivu.store.gateway_policy import Scope
+from pinaivu.terms import combined, terms_from_headers
 from pinaivu.typed_data import Signed
 
 _COUNT_IN_THREAD_FROM: Final = 16 * 1024
@@ -73,7 +76,9 @@ class Gateway:
 
     async def holder(self, request: Request, scope: Scope | None = None) -> Holder:
         """Who asks; 401 for a stranger, 403 for a key without the scope."""
-        return await self.access.authenticate(request.headers.get("authorization"), scope)
+        found = await self.access.authenticate(request.headers.get("authorization"), scope)
+        request.state.holder = found  # for `rates`
+        return found
 
     async def begin(self, request: Request, kind: JobKind) -> Exchange | Replay:
         """Judge a request and put it on the market; `ApiError` otherwise.
@@ -91,7 +96,7 @@ class Gateway:
                 "The gateway serves as many requests as it can; retry in a second.",
                 retry_after_s=1,
             )
-        demand = await self._demand(raw, kind)
+        demand = _under_terms(await self._demand(raw, kind), holder, request)
         claim = await self.desk.claims.take(holder.key_id, request.headers.get(HEADER), demand)
         if isinstance(claim, Replay):
             return claim
@@ -165,3 +170,13 @@ def error_response(error: ApiError, request_id: str | None = None) -> Response:
     """An error in OpenAI's form, with its headers."""
     headers = error.headers() | ({"x-request-id": request_id} if request_id else {})
     return JSONResponse(error.body(request_id), status_code=error.status, headers=headers)
+
+
+def _under_terms(demand: Demand, holder: Holder, request: Request) -> Demand:
+    """The demand under what its key, its headers and its body say together."""
+    try:
+        said = terms_from_headers(request.headers.items())
+        terms = combined(holder.policy.terms, said, demand.terms)
+    except InvalidParameter as error:
+        raise from_parameter(error) from error
+    return structs.replace(demand, terms=terms)
