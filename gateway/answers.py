@@ -42,6 +42,7 @@ class Answer:
         self._waiting = bytearray()
         self._news = trio.Event()
         self._drained = trio.Event()
+        self._more: dict[str, Any] = {}  # what stands beside OpenAI's members, at the end
         self.over = trio.Event()
         """Set when nothing more will come: the answer is whole, or `error` says why it isn't."""
         self.shown = False
@@ -94,8 +95,11 @@ class Answer:
         self._next.clear()
         self._begin()
 
-    def finish(self, output_tokens: int) -> None:
-        """The answer is whole: show its end."""
+    def finish(self, output_tokens: int, receipt: dict[str, Any] | None = None) -> None:
+        """The answer is whole: show its end, with the summary of its receipt where there is one."""
+        self._more = {"request_id": self._request_id}
+        if receipt is not None:
+            self._more["pinaivu"] = {"receipt": receipt}
         usage = {
             "prompt_tokens": self._demand.prompt_tokens,
             "completion_tokens": output_tokens,
@@ -193,7 +197,7 @@ class Answer:
 
     def _end(self, usage: dict[str, int]) -> bytes:
         """Finish reasons, usage where asked for, and the end mark; the last has the request id."""
-        tail = b',"request_id":' + _encode(self._request_id) + b"}\n\n"
+        tail = b"," + _encode(self._more)[1:] + b"\n\n"
         last = self._head + _encode(self._form.closing(self.choices()))
         if self._demand.wants_usage:
             counted = self._head + b'[],"usage":' + _encode(usage)
@@ -202,4 +206,4 @@ class Answer:
 
     def _whole(self, usage: dict[str, int]) -> dict[str, object]:
         head = _decode(self._envelope(self._form.whole_object))
-        return self._form.whole(head, self.choices(), usage) | {"request_id": self._request_id}
+        return self._form.whole(head, self.choices(), usage) | self._more

@@ -6,6 +6,7 @@ does. Not here: what a body may say (`demands`) and what an answer looks like (`
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -25,6 +26,7 @@ PATHS: Final = {
 }
 """Where each kind of request is sent."""
 _PING_S: Final = 15
+_LARGE: Final = 1 << 18  # encoding it would be felt by every stream
 
 
 def add_inference_routes(app: FastAPI, gateway: Gateway) -> None:
@@ -36,16 +38,19 @@ def add_inference_routes(app: FastAPI, gateway: Gateway) -> None:
 def _add_route(app: FastAPI, gateway: Gateway, path: str, kind: JobKind) -> None:
     @app.post(path)
     async def infer(request: Request) -> Response:
+        request.state.request_id = gateway.new_request_id()  # until there is a job with its own
         exchange = await gateway.begin(request, kind)
         answer, streams = exchange.answer, exchange.streams
         await _wait_for(answer.begun if streams else answer.over, request, exchange)
-        headers = {"x-request-id": exchange.request_id}
+        request.state.request_id = exchange.request_id
         if answer.error is not None and not (streams and answer.shown):
             return error_response(answer.error, exchange.request_id)
         if streams:
-            return EventSourceResponse(_events(exchange), headers=headers, ping=_PING_S, sep="\n")
-        body = msgspec.json.encode(answer.body)
-        return Response(body, media_type="application/json", headers=headers)
+            events = _events(exchange)
+            return EventSourceResponse(events, headers=exchange.headers, ping=_PING_S, sep="\n")
+        encode = partial(msgspec.json.encode, answer.body)
+        body = await trio.to_thread.run_sync(encode) if answer.size > _LARGE else encode()
+        return Response(body, media_type="application/json", headers=exchange.headers)
 
 
 async def _wait_for(event: trio.Event, request: Request, exchange: Exchange) -> None:

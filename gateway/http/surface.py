@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 import trio
 from starlette.requests import Request
@@ -18,7 +19,7 @@ from gateway.access import Access, Holder
 from gateway.config import Limits
 from gateway.demands import Demand, read_body, read_demand
 from gateway.desk import Desk
-from gateway.drafts import draft_job
+from gateway.drafts import draft_job, uuid7
 from gateway.errors import ApiError
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
@@ -59,6 +60,10 @@ class Gateway:
     def limits(self) -> Limits:
         """The configuration's limits."""
         return self.desk.limits
+
+    def new_request_id(self) -> str:
+        """An id for a request that may never become a job: for its answer, and for logs."""
+        return str(UUID(bytes=uuid7(self.desk.now_ms(), self.random)))
 
     async def holder(self, request: Request) -> Holder:
         """Who asks; 401 for a stranger."""
