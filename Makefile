@@ -32,7 +32,7 @@ test-contracts: setup  ## Solidity tests, lint, third-party vectors, committed A
 	tools/npm run -s test
 
 # Whole networks of processes run one after the other, everything else on every core.
-NETWORKS = tests/e2e tests/docs
+NETWORKS = tests/e2e tests/docs tests/conformance
 
 test: lint types test-contracts  ## every test and check
 	$(PY) -m pytest -n auto --maxprocesses=8 --dist=loadfile $(NETWORKS:%=--ignore=%)

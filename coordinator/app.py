@@ -223,6 +223,7 @@ class Coordinator:
             active_epoch=lambda: self._epoch.number if self._epoch else 0,
             pending=self._pending,
             market=self._sessions.market,
+            live_offers=self._sessions.live_offers,
             refused_offers=self._sessions.refused_offers,
         )
         config = HypercornConfig()

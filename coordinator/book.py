@@ -185,6 +185,12 @@ class OrderBook:
         }
         return {model: live for model, live in counts.items() if live}
 
+    def live(self, model: str, now_ms: int) -> list[Offer]:
+        """The live offers of a model; any thread may ask."""
+        known = self._models.get(model)
+        entries = list(known.entries.values()) if known else []
+        return [entry.held.signed.message for entry in entries if _live(entry.held, now_ms)]
+
     def _size(self, model: str) -> int:
         known = self._models.get(model)
         return len(known.entries) if known else 0

@@ -18,11 +18,12 @@ from sqlmodel import Session, col, select
 from coordinator.archive import Books, published_transcript
 from coordinator.bundler import Bundler
 from coordinator.log import Log
+from coordinator.standing import standing
 from pinaivu.batch_copies import BatchCopy
 from pinaivu.encoding import from_hex, jcs, to_hex
 from pinaivu.errors import InvalidEncoding
 from pinaivu.merkle.tiles import Tile, entry_bundle, hash_tile
-from pinaivu.messages import Batch, EpochStart, Receipt
+from pinaivu.messages import Batch, EpochStart, Offer, Receipt
 from pinaivu.store.coordinator import BatchRow, CheckpointRow, EpochRow, LeafRow, TranscriptRow
 from pinaivu.store.database import Database
 from pinaivu.typed_data import Message, signed_from_bytes
@@ -42,6 +43,7 @@ class Face(Struct, frozen=True, kw_only=True):
     active_epoch: Callable[[], int]
     pending: Callable[[], Json | None]
     market: Callable[[], dict[str, int]]
+    live_offers: Callable[[str], Sequence[Offer]] = lambda _: ()
     refused_offers: Callable[[], dict[str, int]]
 
 
@@ -66,6 +68,13 @@ def create_app(face: Face) -> FastAPI:
     @app.get("/market")
     def market() -> Json:
         return {"models": face.market(), "refused_offers": face.refused_offers()}
+
+    @app.get("/market/{model:path}")
+    def of_model(model: str) -> Json:
+        found = standing(face.live_offers(model))
+        if found is None:
+            raise HTTPException(404, "nobody offers this model now")
+        return {"model": model} | found
 
     return app
 

@@ -73,6 +73,10 @@ class Sessions:
         """Live offers by model."""
         return self._handlers.book.models(self._now_ms()) if self._handlers else {}
 
+    def live_offers(self, model: str) -> list[Offer]:
+        """The live offers of one model."""
+        return self._handlers.book.live(model, self._now_ms()) if self._handlers else []
+
     def refused_offers(self) -> dict[str, int]:
         """Offers refused since the start, by reason."""
         return dict(self._handlers.book.refused) if self._handlers else {}

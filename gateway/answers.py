@@ -46,6 +46,7 @@ class Answer:
         """Another job answers the request; only before anything of the answer has come."""
         self._request_id = request_id
         self._created_s = created_s
+        self._more: dict[str, Any] = {"request_id": request_id}  # beside OpenAI's members
         self._head = b"data: " + self._envelope(self._form.chunk_object)[:-1] + b',"choices":'
 
     # Filled by the relay
@@ -83,8 +84,10 @@ class Answer:
         self._next.clear()
         self._begin()
 
-    def finish(self, output_tokens: int) -> None:
-        """The answer is whole: show its end."""
+    def finish(self, output_tokens: int, receipt: dict[str, Any] | None = None) -> None:
+        """The answer is whole: show its end, with the summary of its receipt where there is one."""
+        if receipt is not None:
+            self._more["pinaivu"] = {"receipt": receipt}
         usage = self._usage(output_tokens)
         if self._demand.streams:
             self.outlet.write(b"".join(self._next) + self._end(usage))
@@ -166,7 +169,7 @@ class Answer:
 
     def _end(self, usage: dict[str, int]) -> bytes:
         """Finish reasons, usage where asked for, and the end mark; the last has the request id."""
-        tail = b',"request_id":' + _encode(self._request_id) + b"}\n\n"
+        tail = b"," + _encode(self._more)[1:] + b"\n\n"
         last = self._head + _encode(self._form.closing(self.choices()))
         if self._demand.wants_usage:
             counted = self._head + b'[],"usage":' + _encode(usage)
@@ -182,4 +185,4 @@ class Answer:
 
     def _whole(self, usage: dict[str, int]) -> dict[str, object]:
         head = _decode(self._envelope(self._form.whole_object))
-        return self._form.whole(head, self.choices(), usage) | {"request_id": self._request_id}
+        return self._form.whole(head, self.choices(), usage) | self._more

@@ -60,6 +60,7 @@ class Attempts:
                 await self._relay(stream, order, patience, leg, written)
             except AttemptFailed as failed:
                 leg.result, leg.detail = failed.reason, str(failed)
+                leg.engine_status = failed.engine_status
                 _log.info("job %s: rank %d: %s", row.job_id.hex(), row.rank, failed)
         await written.wait()
         return leg

@@ -51,6 +51,8 @@ class Replay:
         self.streams = demand.streams
         self.body: dict[str, Any] = msgspec.json.decode(stored)
         self.request_id = str(self.body.get("request_id", ""))
+        self.headers = {"x-request-id": self.request_id}
+        self.size = len(stored)
         self.error: ApiError | None = None
         self.shown = True
         self.begun, self.over = trio.Event(), trio.Event()

@@ -37,6 +37,7 @@ class Leg:
     completion: Signed[Completion] | None = None
     failure: Signed[Failure] | None = None
     detail: str = field(default="", compare=False)
+    engine_status: int = field(default=0, compare=False)
 
     def part(self, identity: Identity, salts: Salts) -> Part:
         """The delivery's view of this award."""

@@ -4,10 +4,11 @@
 The bytes stay as they came, since the node gets exactly those. The member `pinaivu` is optional:
 
     {"max_price_in", "max_price_out", "max_cost_units", "value_of_time",
-     "auction": "live" | "standing", "allow": ["0x…"], "deny": ["0x…"], "fingerprint": "0x…"}
+     "auction": "live" | "standing", "allow": ["0x…"], "deny": ["0x…"], "fingerprint": "0x…",
+     "receipt": true}
 
 Prices are base units per million tokens, amounts base units, the value of time base units per
-second of waiting.
+second of waiting. `receipt` asks for a summary of the receipt in the answer itself.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -17,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.errors import ApiError, from_parameter
+from gateway.parameters import check_parameters
 from gateway.ports import ServedModel
 from pinaivu.codes import JobKind
 from pinaivu.encoding import InvalidParameter, parse_json
@@ -78,8 +80,9 @@ def read_demand(
     try:
         body = parse_json(raw)
         request = read_request(kind, body)
-        require_inline_images(request)
         assert isinstance(body, dict)
+        check_parameters(kind, body)
+        require_inline_images(request)
         model = _model(request.model, models)
         prompt_tokens = model.tokenizer.count_prompt(body, kind)
         terms = _terms(request.pinaivu)

@@ -9,11 +9,13 @@
     └── TransportFailure
         └── CoordinatorUnreachable  no answer from the coordinator in time
 
-`ApiError` is no `PinaivuError`: it is an answer, made at the edge from what happened inside.
+`ApiError` is no `PinaivuError`: it is an answer, made at the edge from what happened inside. What
+there is of them stands in `catalogue`.
 """
 
 from typing import Final
 
+from gateway.catalogue import CATALOGUE, TYPES
 from pinaivu.codes import Reason
 from pinaivu.encoding import InvalidParameter
 from pinaivu.errors import PeerFault, TransportFailure
@@ -39,9 +41,11 @@ class CoordinatorFault(PeerFault):
 class AttemptFailed(PeerFault):
     """One award came to nothing; `reason` is 10–18."""
 
-    def __init__(self, reason: int, detail: str) -> None:
+    def __init__(self, reason: int, detail: str, engine_status: int = 0) -> None:
+        """`engine_status`: what the node's engine answered, where it refused the request."""
         super().__init__(detail)
         self.reason = reason
+        self.engine_status = engine_status
 
 
 class CoordinatorUnreachable(TransportFailure):
@@ -71,7 +75,7 @@ class ApiError(Exception):
         """``{"error": {message, type, param, code}}``, with the request id where there is one."""
         error = {
             "message": self.message,
-            "type": _TYPES.get(self.status, "api_error"),
+            "type": TYPES.get(self.status, "api_error"),
             "param": self.param,
             "code": self.code,
         }
@@ -84,67 +88,40 @@ class ApiError(Exception):
         return {"retry-after": str(self.retry_after_s)}
 
 
-_TYPES: Final = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    405: "invalid_request_error",
-    413: "invalid_request_error",
-    422: "invalid_request_error",
-    429: "rate_limit_error",
-    502: "upstream_error",
-    503: "service_unavailable_error",
-}
-
-# Refusals that say something about the caller's permission, money or model; code → status, advice.
-_REFUSALS: Final = {
-    "unknown_model": (404, "ask /v1/models what is served"),
-    "model_not_granted": (403, "choose a model of the grant or have the payer sign another grant"),
-    "grant_expired": (403, "have the payer sign a new grant"),
-    "grant_revoked": (403, "have the payer sign a new grant"),
-    "wrong_grant": (403, "have the payer sign a grant for this gateway and log"),
-    "not_assigned": (403, "have the payer assign its balance to this gateway's log"),
-    "above_grant": (400, "lower the price limits"),
-    "grant_exhausted": (429, "have the payer sign a new grant"),
-    "grant_exhausted_today": (429, "wait for the next day (UTC) or raise the grant's daily cap"),
-    "account_exhausted": (429, "raise the account's limit"),
-    "insufficient_balance": (429, "deposit more, or set max_tokens or a price limit"),
-    "debit_limit": (503, "retry later, or set max_tokens or a price limit"),
-}
-
-
 def from_parameter(error: InvalidParameter) -> ApiError:
     """400 naming the parameter."""
     return ApiError(400, "invalid_value", f"{error}. Correct the request.", param=error.parameter)
 
 
-def from_refusal(error: MarketRefused) -> ApiError:
-    """The coordinator's refusal as an answer: whose turn it is to do what."""
-    retry = max(1, -(-error.retry_after_ms // _MS))
-    if error.reason in (Reason.NO_NODES_WITHIN_LIMITS, Reason.NO_NODES_AVAILABLE):
-        advice = (
-            "raise the limit that stands in the way or retry later"
-            if error.reason == Reason.NO_NODES_WITHIN_LIMITS
-            else "retry in a moment"
-        )
-        code = Reason(error.reason).name.lower()
-        return ApiError(503, code, f"{error}; {advice}.", retry_after_s=retry)
-    status, advice = _REFUSALS.get(error.code, (503, "retry in a moment"))
-    return ApiError(
-        status,
-        error.code,
-        f"{error}; {advice}.",
-        retry_after_s=retry if status in (429, 503) else None,
-    )
+def from_refusal(error: MarketRefused, param: str | None = None) -> ApiError:
+    """The coordinator's refusal as an answer: whose turn it is to do what.
+
+    `param`: what the request asks for and no node offers.
+    """
+    entry, code = CATALOGUE.get(error.code), error.code
+    if entry is None or not entry.market:
+        entry, code = CATALOGUE["market_refused"], "market_refused"
+    retry = max(1, -(-error.retry_after_ms // _MS)) if entry.retry else None
+    message = f"{error}; {entry.do}."
+    if param:
+        message = f"No node that serves this model offers what {param} asks for; {entry.do}."
+    named = param or (entry.param if entry.param != "*" else None)
+    return ApiError(entry.status, code, message, param=named, retry_after_s=retry)
 
 
-def from_attempt(reason: int, detail: str, *, cut: bool) -> ApiError:
-    """All attempts are used up; `cut`: the client has a part of the answer already."""
-    name = Reason(reason).name.lower()
+def from_attempt(reason: int, detail: str, *, cut: bool, engine_status: int = 0) -> ApiError:
+    """All attempts are used up; `cut`: the client has a part of the answer already.
+
+    `engine_status`: what the last node's engine answered, where it refused the request itself.
+    """
+    if reason == Reason.CLIENT_GONE:
+        return ApiError(499, "client_closed_request", "The client has gone; nothing is to be done.")
     if cut:
         message = f"The answer broke off ({detail}) and can't be continued; send the request again."
-        return ApiError(502, name, message)
+        return ApiError(502, Reason(reason).name.lower(), message)
+    if engine_status:
+        message = f"The nodes' engines refuse this request ({detail}); change what they name."
+        return ApiError(422, "request_refused", message)
     message = f"No node served the request (the last one: {detail}); retry in a moment."
     return ApiError(503, "no_node_left", message, retry_after_s=1)
 

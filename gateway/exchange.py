@@ -15,7 +15,10 @@ the job is being auctioned, the attempt row while the node computes its first to
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
+
+import trio
 
 from gateway.answers import Answer
 from gateway.attempts import Attempts, attempt_row
@@ -38,21 +41,25 @@ from gateway.errors import (
 )
 from gateway.ledger import OPEN, REFUSED, UNSERVED, Conclusion
 from gateway.logs import Entry
+from gateway.parameters import needed_by
 from gateway.quotas import Reservation
 from gateway.relay import Order, Patience
+from gateway.summaries import summary
 from gateway.tasks import Background
-from pinaivu.codes import Outcome, Reason
+from pinaivu.codes import Feature, Outcome, Reason
 from pinaivu.commitments import response_commitment, response_digest
-from pinaivu.encoding import jcs
+from pinaivu.encoding import jcs, to_hex
 from pinaivu.errors import PinaivuError, TransportFailure
 from pinaivu.messages import Award, Delivery, Failure
-from pinaivu.metering import Tolerance
+from pinaivu.metering import Tolerance, reserve
 from pinaivu.p2p import wire
 from pinaivu.store.database import StorageFailed
 from pinaivu.store.gateway import RequestRow
 from pinaivu.typed_data import Signed, signed_from_bytes
 
 _WRITE_TRIES: Final = 2
+_ASK_WHY_S: Final = 1.0
+_RECEIPT_WITHIN_S: Final = 2.0
 _log = logging.getLogger(__name__)
 Way = Callable[[], Awaitable[Entry]]
 """Drafts the request's job for a further log, when it comes to that."""
@@ -77,6 +84,7 @@ class Exchange:
         self._reservation = reservation
         self._legs: list[Leg] = []
         self._used: tuple[int, int] | None = (0, 0)  # None: only the receipt will tell
+        self._nodes: list[bytes] = []
         self.answer = Answer(demand, self.request_id, self._created_s)
         self._attempts = Attempts(desk, self.answer)
 
@@ -84,6 +92,22 @@ class Exchange:
     def request_id(self) -> str:
         """The job id as people see it."""
         return self._draft.request_id
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What is known beside the answer: who served, the most it may cost, what it came to.
+
+        A stream's are sent before its cost is known. The cost is by this gateway's own count; the
+        receipt's total is what counts.
+        """
+        job, grant = self._draft.job.message, self._draft.grant.message
+        most = reserve(job, grant.max_per_job, job.max_price_in, job.max_price_out)
+        found = {"x-request-id": self.request_id, "x-pinaivu-cost-limit": str(most)}
+        if self._nodes:
+            found["x-pinaivu-node"] = ",".join(map(to_hex, self._nodes))
+        if self.answer.body is not None and self._used is not None:
+            found["x-pinaivu-cost"] = str(self._used[1])
+        return found
 
     @property
     def _created_s(self) -> int:
@@ -146,13 +170,25 @@ class Exchange:
             self._legs.append(leg)
             if not leg.result:
                 await self._conclude(Outcome.COMPLETE)
-                self.answer.finish(sum(leg.output_tokens for leg in self._legs))
+                output_tokens = sum(leg.output_tokens for leg in self._legs)
+                self.answer.finish(output_tokens, await self._receipt_summary())
                 return
             if leg.result == Reason.CLIENT_GONE:
                 await self._conclude(Outcome.CLIENT_GONE)
                 self.answer.fail(from_attempt(leg.result, "the client went away", cut=True))
                 return
             awarded = await self._next_rank(leg)
+
+    async def _receipt_summary(self) -> dict[str, Any] | None:
+        """The receipt in a few figures, where the client asks for it and it comes soon."""
+        if not self._demand.terms.receipt:
+            return None
+        job_id = self._draft.job.message.job_id
+        with suppress(StorageFailed), trio.move_on_after(_RECEIPT_WITHIN_S):
+            await self._log.outbox.seen_through(job_id)
+            row = await self._desk.ledger.found_receipt(job_id)
+            return summary(row, self._desk.identity.domain) if row else None
+        return None
 
     # Submission and awards
 
@@ -209,7 +245,18 @@ class Exchange:
         await self._desk.ledger.mark(job_id, UNSERVED if refused.reason else REFUSED)
         if refused.reason:
             self._log.outbox.take_up(job_id)
-        return from_refusal(refused)
+        return from_refusal(refused, await self._offered_by_nobody(refused))
+
+    async def _offered_by_nobody(self, refused: MarketRefused) -> str | None:
+        """The member of the request that no node could serve, as far as the log says so."""
+        if refused.reason != Reason.NO_NODES_AVAILABLE:
+            return None
+        job = self._draft.job.message
+        with suppress(TransportFailure), trio.move_on_after(_ASK_WHY_S):
+            standing = await self._log.public.market(job.model)
+            missing = standing.missing(Feature(job.features)) if standing else Feature(0)
+            return needed_by(missing, self._demand.body) if missing else None
+        return None
 
     async def _accept(self, awarded: wire.Awarded) -> tuple[Order, Patience]:
         """The award, checked; nothing the coordinator says of it is believed unchecked."""
@@ -228,6 +275,7 @@ class Exchange:
             body=self._demand.raw,
             prefix=self.answer.text().decode("utf-8"),
         )
+        self._nodes.append(signed.message.node)
         limits = self._desk.limits
         return order, Patience.of(awarded, limits.patience_s, limits.after_cancel_s)
 
@@ -263,7 +311,10 @@ class Exchange:
     async def _give_up(self, leg: Leg) -> ApiError:
         """Nobody goes on: deliver what there is, and say so."""
         await self._conclude(Outcome.FAILED)
-        return from_attempt(leg.result, leg.detail, cut=self.answer.size > 0)
+        # Only where all of them say so: one node alone may say what it likes.
+        status = leg.engine_status if all(one.engine_status for one in self._legs) else 0
+        cut = self.answer.size > 0
+        return from_attempt(leg.result, leg.detail, cut=cut, engine_status=status)
 
     def _sign_failure(self, leg: Leg) -> Signed[Failure]:
         failure = Failure(

@@ -90,7 +90,10 @@ class Form:
 
 
 class ChatForm(Form):
-    """A chat completion; the role is told once, whoever goes on with the answer."""
+    """A chat completion; the role is told once, whoever goes on with the answer.
+
+    Reasoning has two names among engines and clients; it is shown under both, and counted once.
+    """
 
     id_prefix = "chatcmpl-"
     chunk_object = "chat.completion.chunk"
@@ -108,14 +111,14 @@ class ChatForm(Form):
             if index in self._told_role:
                 del delta["role"]
             self._told_role.add(index)
-        return {"delta": delta} if delta else {}
+        return {"delta": _with_both_names(delta)} if delta else {}
 
     def _nothing(self) -> dict[str, Any]:
         return {"delta": {}}
 
     def _whole_part(self, choice: Choice) -> dict[str, Any]:
         empty = {"role": "assistant", "content": None, "refusal": None}
-        return {"message": empty | choice["message"]}
+        return {"message": empty | _with_both_names(choice["message"])}
 
 
 class CompletionForm(Form):
@@ -170,6 +173,11 @@ class EmbeddingForm(Form):
             return embedding
         packed = base64.b64decode(embedding)
         return struct.unpack(f"<{len(packed) // _FLOAT32_BYTES}f", packed)
+
+
+def _with_both_names(message: Mapping[str, Any]) -> dict[str, Any]:
+    thought = message.get("reasoning") or message.get("reasoning_content")
+    return {**message, **({"reasoning": thought, "reasoning_content": thought} if thought else {})}
 
 
 def form_of(demand: Demand) -> Form:

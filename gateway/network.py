@@ -9,13 +9,15 @@ checked again by `pinaivu verify`; it is not checked here.
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, Final, TypeVar, cast
+from urllib.parse import quote
 
 import httpx
+import msgspec
 import trio
 
 from gateway.config import ModelFiles
 from gateway.places import Places
-from gateway.ports import Epoch, ServedModel, UnknownParty
+from gateway.ports import Epoch, ServedModel, Standing, UnknownParty
 from pinaivu.chain.client import ChainClient
 from pinaivu.encoding import parse_json, to_hex
 from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportFailure
@@ -25,6 +27,7 @@ from pinaivu.p2p import PeerId
 from pinaivu.tokens import Tokenizer
 
 _BELIEVED_S: Final = 60.0
+_MARKET_S: Final = 3.0
 _NOT_FOUND: Final = 404
 _WITHIN_S: Final = 20.0
 _MOST_BYTES: Final = 64 << 20  # a bundle holds every offer of its auction
@@ -45,6 +48,7 @@ class LogServer:
     def __init__(self, http: httpx.AsyncClient, places: Places) -> None:
         self._http = http
         self._places = places
+        self._market: dict[str, tuple[float, Standing | None]] = {}
 
     async def bundle(self, gateway: bytes, request_id: str) -> bytes | None:
         """The public bundle, or None while there is none."""
@@ -57,6 +61,23 @@ class LogServer:
             if entry["receipt"]["message"]["gateway"] == to_hex(gateway):
                 return dict(entry["settlement"])
         return {"state": "logged"}
+
+    async def market(self, model: str) -> Standing | None:
+        """What stands on offer for a model; believed for a few seconds."""
+        known = self._market.get(model)
+        if known and trio.current_time() - known[0] < _MARKET_S:
+            return known[1]
+        found = await self.json(f"/market/{quote(model)}")
+        try:
+            standing = msgspec.convert(found, Standing) if found else None
+        except msgspec.ValidationError as error:
+            raise LogUnreachable(f"what the log says of {model!r} is no market: {error}") from error
+        self._market[model] = (trio.current_time(), standing)
+        return standing
+
+    async def urls(self) -> tuple[str, ...]:
+        """Where the log is published."""
+        return tuple(await self._places.urls())
 
     async def json(self, path: str) -> dict[str, Any] | None:
         """A JSON object, or None where there is none."""
@@ -124,9 +145,14 @@ class ChainRegistry:
         if address_of_point(point_of_compressed(manifest.signing_key)) != record.key:
             raise ForgedManifest("the manifest names another key than the chain")
         peer = PeerId(peer_id_of_point(point_of_compressed(manifest.peer_key)))
+        pair = await _in_thread(lambda: self._client.pair_at(record.pair))
         self._advertised = [str(text) for text in (published or {}).get("addresses", ())]
         self._epoch = Epoch(
-            number=record.number, signer=record.key, peer=peer, parameters=parameters
+            number=record.number,
+            signer=record.key,
+            peer=peer,
+            parameters=parameters,
+            measurement=pair.measurement,
         )
         return self._epoch
 

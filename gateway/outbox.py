@@ -81,6 +81,7 @@ class Outbox:
         self._random = random
         self._pace = pace or Pace()
         self._under_way: set[bytes] = set()
+        self._progress = trio.Event()  # set, and another in its place, whenever one of them is over
         self._places = trio.CapacityLimiter(_AT_ONCE)
 
     def take_up(self, job_id: bytes) -> None:
@@ -88,6 +89,11 @@ class Outbox:
         if job_id not in self._under_way:
             self._under_way.add(job_id)
             self._nursery.start_soon(self._see_through, job_id)
+
+    async def seen_through(self, job_id: bytes) -> None:
+        """Wait until a job that was taken up has its receipt, or will have none."""
+        while job_id in self._under_way:
+            await self._progress.wait()
 
     @property
     def waiting(self) -> int:
@@ -109,6 +115,8 @@ class Outbox:
                     await trio.sleep(self._pace.backoff.delay(failures, self._random))
         finally:
             self._under_way.discard(job_id)
+            self._progress.set()
+            self._progress = trio.Event()
 
     async def _step(self, job_id: bytes, failures: int) -> bool:
         """Do what the job's state asks for; True when nothing is left to do."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from pinaivu.codes import Feature
 from pinaivu.errors import PeerFault
 from pinaivu.manifest import Parameters
 from pinaivu.p2p import PeerId
@@ -20,12 +21,16 @@ class UnknownParty(PeerFault):
 
 
 class Epoch(Struct, frozen=True, kw_only=True):
-    """One boot of the coordinator: the address its awards and receipts are signed by."""
+    """One boot of the coordinator: the address its awards and receipts are signed by.
+
+    `measurement` is the code that the chain allows it with; empty where that is not known.
+    """
 
     number: int
     signer: bytes
     peer: PeerId
     parameters: Parameters
+    measurement: bytes = b""
 
 
 class ServedModel(Struct, frozen=True, kw_only=True):
@@ -36,6 +41,35 @@ class ServedModel(Struct, frozen=True, kw_only=True):
     ratio_ppm: int
     context_tokens: int
     tokenizer: Tokenizer
+
+
+class Prices(Struct, frozen=True):
+    """Standing prices of a model's nodes, base units per million output tokens."""
+
+    cheapest: int
+    median: int
+
+
+class Offered(Struct, frozen=True):
+    """How many nodes offer exactly these features (`codes.Feature`)."""
+
+    bits: int
+    nodes: int
+
+
+class Standing(Struct, frozen=True):
+    """What a log's public server says stands on offer for one model: a claim, a few seconds old."""
+
+    nodes: int
+    slots: int
+    price_out: Prices
+    context_tokens: int
+    features: list[Offered]
+
+    def missing(self, needed: Feature) -> Feature:
+        """Of what a job needs, that which stands in every node's way; of the nearest node."""
+        lacking = [needed & ~Feature(offered.bits) for offered in self.features]
+        return min(lacking, key=lambda bits: bits.bit_count(), default=Feature(0))
 
 
 class Registry(Protocol):
@@ -59,7 +93,7 @@ class Registry(Protocol):
 
 
 class PublicLog(Protocol):
-    """What the coordinator publishes about a job with a receipt."""
+    """What the coordinator publishes."""
 
     async def bundle(self, gateway: bytes, request_id: str) -> bytes | None:
         """The public bundle, or None while there is none."""
@@ -67,4 +101,12 @@ class PublicLog(Protocol):
 
     async def settlement(self, gateway: bytes, request_id: str) -> dict[str, Any]:
         """``{"state": logged|batched|submitted|mined|final|reverted, …}``, once it is logged."""
+        ...
+
+    async def market(self, model: str) -> Standing | None:
+        """What stands on offer for a model, or None for nothing."""
+        ...
+
+    async def urls(self) -> tuple[str, ...]:
+        """Where all of it is published."""
         ...

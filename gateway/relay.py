@@ -192,7 +192,8 @@ class Relay:
                 with suppress(PinaivuError):
                     self._keep(frame.completion)
                 known = reason if reason in _REFUSALS else Reason.PROTOCOL_VIOLATION
-                raise AttemptFailed(known, f"the node refused: {detail[:200]}")
+                status = frame.engine_status if reason == Reason.REFUSED else 0
+                raise AttemptFailed(known, f"the node refused: {detail[:200]}", status)
 
     def _chunk(self, events: list[bytes]) -> None:
         self._events_left -= len(events)

@@ -34,6 +34,7 @@ from pinaivu.typed_data import Domain, Signed, signed_from_bytes
 
 _SALT_BYTES: Final = 32
 _LONG_BODY: Final = 32 << 10
+_NOT_FOR_THIS_ENGINE: Final = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,7 @@ class Gatekeeper:
         self._expiry(award)
         body = check_commitment(award, dispatch)
         request = check_request(dispatch.kind, body, model.name, Feature(quote.offer.features))
+        check_obeyed(body, model.ignored)
         check_size(award, request, model.context_tokens)
         check_continuation(award, dispatch.prefix, request, Feature(quote.offer.features))
         return Order(
@@ -227,6 +229,14 @@ def check_request(kind: int, body: Mapping[str, Any], model: str, offered: Featu
     if missing:
         raise _no(f"the body needs features that were not offered: {missing!r}")
     return request
+
+
+def check_obeyed(body: Mapping[str, Any], ignored: frozenset[str]) -> None:
+    """No member asks for what this engine would leave without a word."""
+    found = sorted(name for name in ignored & body.keys() if body[name] is not None)
+    if found:
+        why = f"the engine here doesn't know {', '.join(found)}"
+        raise JobRefused(Reason.REFUSED, why, engine_status=_NOT_FOR_THIS_ENGINE)
 
 
 def check_size(award: Award, request: Request, context_tokens: int) -> None:

@@ -17,11 +17,15 @@ from pinaivu.errors import Misconfigured, PeerFault, TransportFailure
 
 
 class JobRefused(PeerFault):
-    """A dispatch this node does not serve; `reason` is 10–18, the message says why."""
+    """A dispatch this node does not serve; `reason` is 10–18, the message says why.
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    `engine_status`: what the engine answers to such a request, where that is the reason.
+    """
+
+    def __init__(self, reason: Reason, detail: str, engine_status: int = 0) -> None:
         super().__init__(detail)
         self.reason = reason
+        self.engine_status = engine_status
 
 
 class AwardUsed(JobRefused):

@@ -73,7 +73,9 @@ class Executor:
             await self._work(stream, await self._checked(stream.peer, first))
         except JobRefused as refusal:
             _logger.info("refused a dispatch of %s: %s", stream.peer, refusal)
-            stream.send(wire.encode(wire.NodeRefused(refusal.reason, str(refusal))))
+            status = refusal.engine_status
+            no = wire.NodeRefused(refusal.reason, str(refusal), engine_status=status)
+            stream.send(wire.encode(no))
         except StorageFailed:
             _logger.exception("the database failed under an order")
             why = "the node could not write its journal"
@@ -186,7 +188,8 @@ def _answer(stream: FrameStream, stop: Stop | None, completion: Signed[Completio
     if raw is not None and stop in (None, CANCELLED):
         stream.send(wire.encode(wire.End(raw)))
     elif stop is not None:
-        stream.send(wire.encode(wire.NodeRefused(stop.reason, stop.detail, raw)))
+        refused = wire.NodeRefused(stop.reason, stop.detail, raw, stop.engine_status)
+        stream.send(wire.encode(refused))
 
 
 def _report(work: Work) -> None:

@@ -50,7 +50,8 @@ class ModelFiles:
 class ServedModel:
     """One model on offer. `name` is its id in the market, `engine_name` what its engine calls it.
 
-    `price_out` is the standing price, base units per million output tokens.
+    `price_out` is the standing price, base units per million output tokens; `ignored` see
+    `EngineSpec`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ServedModel:
     price_out: int
     pricing: Pricing
     slots: Slots
+    ignored: frozenset[str] = frozenset()
 
 
 class SupervisedEngine:

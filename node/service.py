@@ -225,6 +225,7 @@ async def _start_model(
         price_out=model.price_out,
         pricing=model.pricing,
         slots=Slots(spec.slots, [log.id for log in config.logs]),
+        ignored=spec.ignored,
     )
 
 

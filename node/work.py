@@ -28,7 +28,7 @@ from pinaivu.openai import BadResponse
 from pinaivu.p2p import wire
 from pinaivu.p2p.frames import FrameStream
 
-_FIRST_SERVER_ERROR: Final = 500
+_CLIENT_ERRORS: Final = range(400, 500)
 _OVERRUN: Final = 2  # times the limit: two ways to split a text differ by less
 _logger: Final = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Stop:
     finish: Finish
     reason: Reason
     detail: str
+    engine_status: int = 0
 
 
 CANCELLED: Final = Stop(Finish.CANCELLED, Reason.REFUSED, "cancelled by the gateway")
@@ -176,8 +177,8 @@ def _violation(detail: str) -> Stop:
 def _engine_failure(error: TransportFailure | PeerFault) -> Stop:
     _logger.warning("the engine failed an order: %s", error)
     reason = Reason.ENGINE_ERROR
-    if isinstance(error, EngineRefused) and error.status < _FIRST_SERVER_ERROR:
-        reason = Reason.REFUSED
+    if isinstance(error, EngineRefused) and error.status in _CLIENT_ERRORS:
+        return Stop(Finish.ENGINE_ERROR, Reason.REFUSED, str(error), error.status)
     if isinstance(error, EngineTimedOut):
         reason = Reason.TOO_SLOW
     return Stop(Finish.ENGINE_ERROR, reason, str(error))

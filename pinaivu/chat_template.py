@@ -4,10 +4,13 @@ The template is Jinja as Hugging Face models carry it, run in a sandbox that can
 Python's internals nor change what it is given. The same preparation is done as by the engines
 (llama.cpp and vLLM agree on it): text parts are joined by newlines where the template knows only
 strings, `developer` is `system` where the template doesn't know it, a tool call's arguments are
-handed over parsed.
+handed over parsed, options of a body (`chat_template_kwargs`, `reasoning_effort`, `documents`,
+`add_generation_prompt`, `continue_final_message`) reach the template as vLLM hands them over.
 
-Not promised: the same prompt as an engine that was given template options of its own. Bodies with
-such options are refused.
+An image counts as what the template writes in its place, the same on both sides. An engine makes
+more tokens of it, how many depends on the model's eye: those are nowhere defined and not billed.
+
+Not promised: the same prompt as an engine that was started with a template of its own.
 """
 
 import json
@@ -25,13 +28,9 @@ from pinaivu.errors import Misconfigured
 
 _NEEDLE: Final = "pinaivu probe"
 _SPECIAL_NAMES: Final = {"bos_token", "eos_token", "pad_token", "unk_token"}
-_ENGINE_OPTIONS: Final = (
-    "add_generation_prompt",
-    "chat_template",
-    "chat_template_kwargs",
-    "continue_final_message",
-    "documents",
-)
+_IMAGE: Final = {"type": "image"}
+_OURS: Final = frozenset({"messages", "tools", "documents"})
+_OPTIONS: Final = frozenset({"add_generation_prompt", "continue_final_message"})
 _TEMPLATE_ERRORS: Final = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -70,29 +69,47 @@ class ChatTemplate:
                 f"the chat template uses {name}; put {{% set {name} = '…' %}} at its beginning"
             )
         self._knows_developer = "developer" in source
-        self._takes_parts = self._same("user", [{"type": "text", "text": _NEEDLE}], _NEEDLE)
+        text = {"type": "text", "text": _NEEDLE}
+        self._takes_parts = self._same("user", [text], _NEEDLE)
+        self._takes_images = self._takes_parts and self._writes([text, _IMAGE])
         self._takes_null = self._same("assistant", None, "")
 
     def render(self, body: Mapping[str, Any]) -> str:
         """The prompt of a chat completion's body, up to where the assistant begins to speak.
 
-        Raises `NotCountable` for content that is not text, for options that change the template's
-        work inside an engine, and for messages that the template itself refuses.
+        Raises `NotCountable` for content that the template can't show, for a template of the
+        caller's own, for options that contradict each other, and for messages that the template
+        itself refuses.
         """
-        for option in _ENGINE_OPTIONS:
-            if option in body:
-                raise NotCountable(option, "changes the prompt in ways that can't be counted")
+        if body.get("chat_template") is not None:
+            raise NotCountable("chat_template", "is not the model's own")
+        continues, options = bool(body.get("continue_final_message")), _options(body)
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise NotCountable("messages", "is no list of messages")
         prepared = [self._message(index, message) for index, message in enumerate(messages)]
         try:
-            return self._render(prepared, body.get("tools") or None)
+            text = self._render(prepared, body.get("tools") or None, **options)
         except _TEMPLATE_ERRORS as error:
             raise NotCountable("messages", f"the model's chat template: {error}") from error
+        return _up_to_the_end_of(messages[-1], text) if continues else text
 
-    def _render(self, messages: list[dict[str, Any]], tools: object = None) -> str:
-        return self._template.render(messages=messages, tools=tools, add_generation_prompt=True)
+    def _render(
+        self, messages: list[dict[str, Any]], tools: object = None, **options: object
+    ) -> str:
+        given = {"add_generation_prompt": True} | options
+        return self._template.render(messages=messages, tools=tools, **given)
+
+    def _writes(self, content: list[dict[str, str]]) -> bool:
+        """Whether the template shows the last part of `content` at all."""
+        try:
+            one, other = (
+                self._render([{"role": "user", "content": parts}])
+                for parts in (content, content[:-1])
+            )
+        except _TEMPLATE_ERRORS:
+            return False
+        return one != other
 
     def _same(self, role: str, content: object, text: str) -> bool:
         """Whether the template makes of `content` what it makes of the same content as a string."""
@@ -125,13 +142,55 @@ class ChatTemplate:
             return content
         if not isinstance(content, list):
             raise NotCountable(where, "is neither text nor a list of text parts")
-        texts = [_part(f"{where}[{index}]", part) for index, part in enumerate(content)]
+        parts = [self._part(f"{where}[{index}]", part) for index, part in enumerate(content)]
         if self._takes_parts:
-            return [{"type": "text", "text": text} for text in texts]
-        return "\n".join(texts)
+            return parts
+        return "\n".join(part["text"] for part in parts)
+
+    def _part(self, where: str, part: object) -> dict[str, str]:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "image_url" and self._takes_images:
+            return dict(_IMAGE)
+        if kind == "image_url":
+            raise NotCountable(where, "is an image, and this model's chat template shows none")
+        return {"type": "text", "text": _text(where, part)}
 
 
-def _part(where: str, part: object) -> str:
+def _options(body: Mapping[str, Any]) -> dict[str, object]:
+    """What a body tells the template beside messages and tools."""
+    options: dict[str, object] = {}
+    if body.get("documents"):
+        options["documents"] = body["documents"]
+    if body.get("reasoning_effort") is not None:
+        options["reasoning_effort"] = body["reasoning_effort"]
+    for name, value in (body.get("chat_template_kwargs") or {}).items():
+        where = f"chat_template_kwargs.{name}"
+        if name in _OURS or name in _OPTIONS:
+            raise NotCountable(where, "is a parameter of its own")
+        if not isinstance(value, str | int | float | None):
+            raise NotCountable(where, "is neither a switch, a number nor a text")
+        options[name] = value
+    for name in _OPTIONS & body.keys():
+        options[name] = bool(body[name])
+    if options.get("continue_final_message") and options.get("add_generation_prompt", True):
+        raise NotCountable("continue_final_message", "needs add_generation_prompt to be false")
+    return options
+
+
+def _up_to_the_end_of(message: Mapping[str, Any], text: str) -> str:
+    """A prompt cut where the last message's own text ends, as Hugging Face's library cuts it."""
+    content = message.get("content")
+    if isinstance(content, list) and content:
+        content = content[-1].get("text")
+    said = content.strip() if isinstance(content, str) else ""
+    place = text.rfind(said) if said else -1
+    if place < 0:
+        raise NotCountable("continue_final_message", "needs a last message with text to go on from")
+    whole = str(content).lstrip()
+    return text[: place + len(whole if text.startswith(whole, place) else said)]
+
+
+def _text(where: str, part: object) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
     kind = part.get("type") if isinstance(part, dict) else None

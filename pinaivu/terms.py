@@ -40,6 +40,7 @@ class Terms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     allow: _Addresses = []
     deny: _Addresses = []
     fingerprint: _Digest | None = None
+    receipt: bool = False
 
     @property
     def mode(self) -> Mode:
@@ -91,7 +92,8 @@ def combined(key: Terms, headers: Terms, body: Terms) -> Terms:
     deny = {node.lower() for terms in (key, headers, body) for node in terms.deny}
     if len(deny) > MAX_LISTED:
         raise InvalidParameter("pinaivu.deny", f"key and request deny over {MAX_LISTED} nodes")
-    return Terms(**members, allow=allow, deny=sorted(deny))
+    receipt = any(terms.receipt for terms in (key, headers, body))
+    return Terms(**members, allow=allow, deny=sorted(deny), receipt=receipt)
 
 
 def _allowed_by_all(lists: list[list[str]]) -> list[str]:

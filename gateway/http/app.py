@@ -3,12 +3,13 @@
     POST /v1/chat/completions          streaming and not
     POST /v1/completions               the same
     POST /v1/embeddings
-    GET  /v1/models, /v1/models/{id}
+    GET  /v1/models, /v1/models/{id}   with what stands on offer
     GET  /v1/receipts/{id}             202 until the receipt exists
     GET  /v1/receipts/{id}/bundle      for the key's holder: the public bundle, opened for it
     GET  /v1/usage                     what the key has used
     GET  /v1/balance                   what the key can pay with
     GET  /v1/receipts                  the key's requests, oldest first
+    GET  /v1/attestation               who signs for each log
     GET  /healthz                      without a key
 
 Every error has OpenAI's form. `create_app` makes as many applications as it is called.
@@ -21,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import ApiError, internal, storage, unreachable
+from gateway.http.attestation import add_attestation_route
 from gateway.http.inference import add_inference_routes
 from gateway.http.models import add_model_routes
 from gateway.http.payers import add_payer_routes
@@ -43,6 +45,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     add_model_routes(app, gateway)
     add_receipt_routes(app, gateway)
     add_payer_routes(app, gateway)
+    add_attestation_route(app, gateway)
 
     @app.get("/healthz")
     async def health() -> Response:
@@ -73,22 +76,30 @@ async def _health(gateway: Gateway) -> Response:
 
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
-    async def api_error(_request: Request, error: Exception) -> Response:
+    async def api_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
-        return error_response(error)
+        return error_response(error, _id_of(request))
 
     @app.exception_handler(TransportFailure)
-    async def transport(_request: Request, error: Exception) -> Response:
+    async def transport(request: Request, error: Exception) -> Response:
         _log.warning("refusing a request: %s", error)
-        return error_response(storage() if isinstance(error, StorageFailed) else unreachable())
+        answer = storage() if isinstance(error, StorageFailed) else unreachable()
+        return error_response(answer, _id_of(request))
 
     @app.exception_handler(HTTPException)
-    async def http(_request: Request, error: Exception) -> Response:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         advice = "; see the gateway's documentation for what it serves."
-        return error_response(ApiError(error.status_code, code, f"{error.detail}{advice}"))
+        answer = ApiError(error.status_code, code, f"{error.detail}{advice}")
+        return error_response(answer, _id_of(request))
 
     @app.exception_handler(Exception)
-    async def unexpected(_request: Request, _cause: Exception) -> Response:
-        return error_response(internal())
+    async def unexpected(request: Request, _cause: Exception) -> Response:
+        return error_response(internal(), _id_of(request))
+
+
+def _id_of(request: Request) -> str | None:
+    """The request id, where the route has one."""
+    found: str | None = getattr(request.state, "request_id", None)
+    return found

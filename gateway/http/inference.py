@@ -7,6 +7,7 @@ does. Not here: what a body may say (`demands`) and what an answer looks like (`
 import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -27,6 +28,7 @@ PATHS: Final = {
     "/v1/embeddings": JobKind.EMBEDDING,
 }
 """Where each kind of request is sent."""
+_LARGE: Final = 1 << 18  # encoding it would be felt by every stream
 
 
 def add_inference_routes(app: FastAPI, gateway: Gateway) -> None:
@@ -38,6 +40,7 @@ def add_inference_routes(app: FastAPI, gateway: Gateway) -> None:
 def _add_route(app: FastAPI, gateway: Gateway, path: str, kind: JobKind) -> None:
     @app.post(path)
     async def infer(request: Request) -> Response:
+        request.state.request_id = gateway.new_request_id()  # until there is a job with its own
         exchange = await gateway.begin(request, kind)
         answer, streams = exchange.answer, exchange.streams
         something, ping = answer.begun if streams else answer.over, gateway.limits.heartbeat_s
@@ -46,13 +49,15 @@ def _add_route(app: FastAPI, gateway: Gateway, path: str, kind: JobKind) -> None
         if not something.is_set():
             assert isinstance(answer, Answer)  # a replay has begun
             answer.begin_silent()
-        headers = {"x-request-id": exchange.request_id}
+        request.state.request_id = exchange.request_id
         if answer.error is not None and not (streams and answer.shown):
             return error_response(answer.error, exchange.request_id)
         if streams:
-            return EventSourceResponse(_events(exchange), headers=headers, ping=ping, sep="\n")
-        body = msgspec.json.encode(answer.body)
-        return Response(body, media_type="application/json", headers=headers)
+            events = _events(exchange)
+            return EventSourceResponse(events, headers=exchange.headers, ping=ping, sep="\n")
+        encode = partial(msgspec.json.encode, answer.body)
+        body = await trio.to_thread.run_sync(encode) if answer.size > _LARGE else encode()
+        return Response(body, media_type="application/json", headers=exchange.headers)
 
 
 async def _wait_for(event: trio.Event, request: Request, exchange: Exchange | Replay) -> None:

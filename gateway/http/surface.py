@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 import trio
 from msgspec import structs
@@ -21,7 +22,7 @@ from gateway.claims import HEADER, Replay
 from gateway.config import Limits
 from gateway.demands import Demand, read_body, read_demand
 from gateway.desk import Desk
-from gateway.drafts import draft_job, most_units
+from gateway.drafts import draft_job, most_units, uuid7
 from gateway.errors import ApiError, from_parameter
 from gateway.exchange import Exchange
 from gateway.ledger import Ledger
@@ -73,6 +74,10 @@ class Gateway:
     def limits(self) -> Limits:
         """The configuration's limits."""
         return self.desk.limits
+
+    def new_request_id(self) -> str:
+        """An id for a request that may never become a job: for its answer, and for logs."""
+        return str(UUID(bytes=uuid7(self.desk.now_ms(), self.random)))
 
     async def holder(self, request: Request, scope: Scope | None = None) -> Holder:
         """Who asks; 401 for a stranger, 403 for a key without the scope."""

@@ -204,6 +204,7 @@ class Events:
         self._deadline: float | None = deadline
         self._token_s = token_s
         self._done = False
+        self._error = b""
 
     def __aiter__(self) -> Self:
         return self
@@ -211,8 +212,11 @@ class Events:
     async def __anext__(self) -> list[bytes]:
         """The payloads of the next read that holds any. Time that the caller takes is not counted.
 
-        An error that the engine sends inside the stream is `EngineBrokeOff`.
+        An error that the engine sends inside the stream is `EngineBrokeOff`, behind what came
+        before it.
         """
+        if self._error:
+            raise self._failure()
         if self._done:
             raise StopAsyncIteration
         deadline = self._deadline or trio.current_time() + self._token_s
@@ -220,15 +224,21 @@ class Events:
         with _fail_at(deadline):
             while not (batch := await self._next()):
                 pass  # a comment that keeps the connection alive, or a part of an event
-        for payload in batch:
+        for place, payload in enumerate(batch):
             if payload.startswith(_ERROR):
-                raise EngineBrokeOff(f"the engine failed: {payload[:500].decode(errors='replace')}")
+                self._error = payload
+                if place:
+                    return batch[:place]
+                raise self._failure()
         if batch[-1] == _DONE:
             self._done = True
             batch.pop()
             if not batch:
                 raise StopAsyncIteration
         return batch
+
+    def _failure(self) -> EngineBrokeOff:
+        return EngineBrokeOff(f"the engine failed: {self._error[:500].decode(errors='replace')}")
 
     async def _next(self) -> list[bytes]:
         chunk = await self._exchange.read()

@@ -29,6 +29,26 @@ _KINDS: Final = {
     JobKind.COMPLETION: Feature.KIND_COMPLETION,
     JobKind.EMBEDDING: Feature.KIND_EMBEDDING,
 }
+_UNKNOWN_TO_LLAMACPP: Final = frozenset(
+    {
+        "allowed_token_ids",
+        "bad_words",
+        "dimensions",
+        "documents",
+        "include_reasoning",
+        "include_stop_str_in_output",
+        "min_tokens",
+        "mm_processor_kwargs",
+        "repetition_penalty",
+        "return_tokens_as_token_ids",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "stop_token_ids",
+        "structured_outputs",
+        "thinking_token_budget",
+        "vllm_xargs",
+    }
+)
 _TEXT_FEATURES: Final = (
     Feature.KIND_CHAT
     | Feature.KIND_COMPLETION
@@ -53,7 +73,8 @@ class EngineSpec:
     `model` is the name the engine knows it by, `slots` the requests it works on at once,
     `context_tokens` what one request may use. A child has `argv` (without the port) and `env`, its
     whole environment; an attached engine has `url` and perhaps `api_key`. `measuring` are
-    members of a request that this engine understands and that keep it from stopping early.
+    members of a request that this engine understands and that keep it from stopping early;
+    `ignored` are members that others of the market obey and this one would silently leave.
     """
 
     kind: str
@@ -68,6 +89,7 @@ class EngineSpec:
     health_path: str | None = "/health"
     gauges: GaugeNames | None = None
     measuring: Mapping[str, Any] = field(default_factory=dict)
+    ignored: frozenset[str] = frozenset()
 
     @property
     def main_kind(self) -> JobKind:
@@ -122,6 +144,7 @@ def llamacpp(
         env=env,
         gauges=GaugeNames("llamacpp:requests_processing", "llamacpp:requests_deferred"),
         measuring={"ignore_eos": True},
+        ignored=_UNKNOWN_TO_LLAMACPP,
     )
 
 

@@ -58,6 +58,8 @@ class Network:
         self.logs = local_logs(folder, self.ports, logs)
         self.chain = LocalChain(folder, self.ports.chain)
         self.children: dict[str, Child] = {}
+        self.models = {MODEL: folder.model_files}
+        """What the gateway serves: the folder of tokenizer, template and card of each model."""
         self._say = say
         self._undisturbed = undisturbed
 
@@ -157,7 +159,7 @@ class Network:
             "database": self.folder.database(log.coordinator),
             "listen": [log.address],
             "http_port": log.ports.http,
-            "model_cards": [str(self.folder.card)],
+            "model_cards": [str(files / "model_card.json") for files in self.models.values()],
         }
         addresses = {name: to_hex(getattr(deployment, name)) for name in _IN_MANIFEST}
         child = self._child(
@@ -226,10 +228,11 @@ class Network:
             "private_endpoints": True,  # where logs are served is on this machine's chain
             "models": [
                 {
-                    "name": MODEL,
-                    "tokenizer_file": str(self.folder.model_files / "tokenizer.json"),
-                    "chat_template_file": str(self.folder.model_files / "chat_template.jinja"),
+                    "name": name,
+                    "tokenizer_file": str(files / "tokenizer.json"),
+                    "chat_template_file": str(files / "chat_template.jinja"),
                 }
+                for name, files in self.models.items()
             ],
         }
         path = self._write_config("gateway", config)

@@ -191,11 +191,15 @@ class End(_Frame, frozen=True, tag="end"):
 
 
 class NodeRefused(_Frame, frozen=True, tag="no"):
-    """The node does not (or no longer) serve this award; `reason` is 10–18."""
+    """The node does not (or no longer) serve this award; `reason` is 10–18.
+
+    `engine_status` is the HTTP status from 400 to 499 with which its engine refused the request.
+    """
 
     reason: int
     detail: str
     completion: bytes | None = None  # what it did until then, if anything was acknowledged
+    engine_status: int = 0
 
 
 class Ack(_Frame, frozen=True, tag="ack"):

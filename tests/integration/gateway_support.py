@@ -20,8 +20,9 @@ from openai import OpenAI
 from gateway.config import Limits
 from gateway.drafts import Identity
 from gateway.http.surface import Gateway
+from gateway.network import LogUnreachable
 from gateway.outbox import Pace
-from gateway.ports import Epoch, UnknownParty
+from gateway.ports import Epoch, Standing, UnknownParty
 from gateway.service import LogPorts, Sources, open_gateway, run_http
 from pinaivu.keys import SecretKey, peer_id_of_point
 from pinaivu.messages import Grant, Receipt
@@ -76,6 +77,8 @@ class FixedLog:
     """A public log with one bundle for everybody."""
 
     packed: bytes | None = None
+    standing: Standing | None = None
+    away: bool = False
 
     async def bundle(self, gateway: bytes, request_id: str) -> bytes | None:
         assert len(gateway) == 20
@@ -86,6 +89,14 @@ class FixedLog:
         assert len(gateway) == 20
         assert request_id
         return {"state": "batched", "sequence": 1}
+
+    async def market(self, model: str) -> Standing | None:
+        if self.away:
+            raise LogUnreachable("as scripted")
+        return self.standing if model == MODEL else None
+
+    async def urls(self) -> tuple[str, ...]:
+        return ("http://127.0.0.1:1",)
 
 
 class Seller(Protocol):

@@ -143,6 +143,17 @@ def speaks(*texts: str, finish: str = "stop") -> Script:
     return play
 
 
+def refuses(reason: Reason, detail: str, engine_status: int = 0) -> Script:
+    """A node that serves no award; `engine_status`: because its engine answers so."""
+
+    async def play(work: Work) -> None:
+        refused = wire.NodeRefused(reason, detail, engine_status=engine_status)
+        work.stream.send(wire.encode(refused))
+        await work.stream.flush()
+
+    return play
+
+
 class ScriptedNode:
     """Lays ready streams at the gateway and plays its script for every award."""
 

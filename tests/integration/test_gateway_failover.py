@@ -303,8 +303,9 @@ async def test_grant_exhausted_is_the_callers_to_solve(tmp_path: Path) -> None:
     """A refusal without an auction leaves no receipt to wait for."""
     async with network(tmp_path) as net:
         net.coordinator.refusal = wire.Refused("grant_exhausted", "the grant is used up")
-        with pytest.raises(openai.RateLimitError, match="have the payer sign"):
+        with pytest.raises(openai.APIStatusError, match="have the payer sign") as caught:
             await net.complete()
+        assert caught.value.status_code == 402
         assert net.gateway.logs.waiting == 0
 
 

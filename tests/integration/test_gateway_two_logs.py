@@ -97,8 +97,9 @@ async def test_what_no_log_takes_is_refused(tmp_path: Path) -> None:
     async with two_logs(tmp_path) as (net, first, second):
         first.refusal = wire.Refused("settlement_behind", "wait", 0, 0)
         second.refusal = wire.Refused("insufficient_balance", "deposit more")
-        with pytest.raises(openai.RateLimitError, match="deposit more"):
+        with pytest.raises(openai.APIStatusError, match="deposit more") as caught:
             await net.complete()
+        assert caught.value.status_code == 402
         await until(lambda: net.gateway.logs.waiting == 0)
         assert (first.submissions, second.submissions) == (1, 1)
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import trio
 
-from node.engines.client import EngineClient, EngineLoad, Patience
+from node.engines.client import PATHS, EngineClient, EngineLoad, Patience
 from node.engines.errors import (
     EngineBrokeOff,
     EngineRefused,
@@ -97,6 +97,31 @@ async def test_events_of_one_read_are_one_batch() -> None:
     async with serving(saying(whole)) as client:
         await collected(client, batches)
     assert batches == [[str(n).encode() for n in range(50)]]
+
+
+async def test_what_came_before_an_error_is_given_first() -> None:
+    """Also where both are in one read: the words are the client's, and are paid for."""
+    whole = HEAD + event("1") + event("2") + event('{"error":{"message":"out of memory"}}')
+    batches: list[list[bytes]] = []
+    async with serving(saying(whole)) as client:
+        with pytest.raises(EngineBrokeOff, match="out of memory"):
+            await collected(client, batches)
+    assert batches == [[b"1", b"2"]]
+
+
+@pytest.mark.parametrize("kind", JobKind)
+async def test_each_kind_has_its_path(kind: JobKind) -> None:
+    seen: list[bytes] = []
+
+    async def handler(stream: trio.SocketStream) -> None:
+        seen.append(await read_request(stream))
+        await stream.send_all(answer("200 OK", b'{"data":[{"index":0,"embedding":[1.0]}]}'))
+
+    async with serving(handler) as client, client.stream(kind, b"{}") as events:
+        if kind == JobKind.EMBEDDING:
+            found = [event async for batch in events for event in batch]
+            assert found[0] == b'{"data":[{"index":0,"embedding":"AACAPw=="}]}'
+    assert seen[0].startswith(f"POST /prefix{PATHS[kind]} ".encode())
 
 
 async def test_the_request_carries_path_prefix_length_and_key() -> None:

@@ -166,7 +166,21 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
         (chat(HI, {"role": "assistant", "tool_calls": {"a": 1}}), "messages[1].tool_calls"),
         (chat(HI, chat_template="x"), "chat_template"),
         (chat(HI, continue_final_message=True), "continue_final_message"),
-        (chat(HI, add_generation_prompt=False), "add_generation_prompt"),
+        (
+            chat(HI, continue_final_message=True, add_generation_prompt=True),
+            "continue_final_message",
+        ),
+        (chat(HI, chat_template_kwargs={"messages": "x"}), "chat_template_kwargs.messages"),
+        (chat(HI, chat_template_kwargs={"a": [1]}), "chat_template_kwargs.a"),
+        (
+            chat(
+                HI,
+                {"role": "assistant", "content": " "},
+                continue_final_message=True,
+                add_generation_prompt=False,
+            ),
+            "continue_final_message",
+        ),
     ],
 )
 def test_what_cannot_be_counted_is_named(
@@ -176,6 +190,48 @@ def test_what_cannot_be_counted_is_named(
         tokenizer.count_prompt(body)
     assert caught.value.parameter == parameter
     assert isinstance(caught.value, InvalidParameter)
+
+
+PARTS = (
+    "{% for message in messages %}<{{ message.role }}>"
+    "{% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|image|>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}</>{% endfor %}"
+    "{% for document in documents or [] %}[{{ document.title }}]{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% if enable_thinking %}<think>{% endif %}"
+    "{{ reasoning_effort }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "prompt"),
+    [
+        (
+            chat({"role": "user", "content": [{"type": "text", "text": "See"}, IMAGE]}),
+            "<user>See<|image|></><assistant>",
+        ),
+        (chat(HI, chat_template_kwargs={"enable_thinking": True}), "{HI}<assistant><think>"),
+        (chat(HI, chat_template_kwargs={"enable_thinking": False}), "{HI}<assistant>"),
+        (chat(HI, reasoning_effort="low"), "{HI}<assistant>low"),
+        (chat(HI, documents=[{"title": "A"}]), "{HI}[A]<assistant>"),
+        (chat(HI, add_generation_prompt=False), "{HI}"),
+        (
+            chat(
+                HI,
+                {"role": "assistant", "content": "Once "},
+                continue_final_message=True,
+                add_generation_prompt=False,
+            ),
+            "{HI}<assistant>Once ",
+        ),
+    ],
+    ids=["image", "thinks", "does not", "effort", "documents", "no answer yet", "continued"],
+)
+def test_a_template_gets_the_options_of_the_body(body: dict[str, Any], prompt: str) -> None:
+    """Images are what the template writes for them; a text to go on from ends the prompt."""
+    opening = f"<user>{HI['content']}</>"
+    assert ChatTemplate(PARTS).render(body) == prompt.replace("{HI}", opening)
 
 
 def test_a_template_may_refuse_messages() -> None:
