@@ -13,6 +13,7 @@ from sqlmodel import Session, select
 from pinaivu.errors import Misconfigured
 from pinaivu.store.coordinator import LeafRow, TranscriptRow
 from pinaivu.store.database import SERVICES, Database, StorageFailed, open_database
+from pinaivu.store.rows import RowExists, insert
 
 MIGRATED = SERVICES
 
@@ -63,6 +64,23 @@ def test_a_raising_transaction_leaves_nothing(url_of: Callable[[str], str]) -> N
         half(session)
     with database.read() as session:
         assert session.exec(select(TranscriptRow)).all() == []
+    database.close()
+
+
+def test_a_row_that_exists_undoes_its_write_and_no_other(url_of: Callable[[str], str]) -> None:
+    """On every database: whoever inserted first stands, and so does what else was committed."""
+    database = open_database(url_of("coordinator"), "coordinator")
+    with database.begin() as session:
+        insert(session, row(1))
+        for number in (2, 1):
+            with suppress(RowExists), session.begin_nested():
+                insert(session, row(number + 10))
+                insert(session, row(number))
+        with pytest.raises(RowExists, match="transcript"), session.begin_nested():
+            insert(session, row(2))
+    with database.read() as session:
+        found = session.exec(select(TranscriptRow.document).order_by(TranscriptRow.document))
+        assert found.all() == ["1", "12", "2"]
     database.close()
 
 
