@@ -184,6 +184,22 @@ class ChainRegistry:
         self._signers[epoch] = (trio.current_time(), record.key)
         return record.key
 
+    async def settles(self, sequence: int, index: int) -> bool:
+        """Whether a final block holds this batch's anchor, and the leaf lies within it.
+
+        That the leaf is the receipt's is a matter of Merkle proofs: `pinaivu verify`, V10.
+        """
+        behind = (await self.epoch()).parameters.finality_blocks
+
+        def read() -> bool:
+            final = max(0, self._client.head() - behind)
+            if self._client.log_state(self._log_id, final).sequence < sequence:
+                return False
+            anchor = self._client.anchor(self._log_id, sequence, final)
+            return anchor.prev_size <= index < anchor.new_size
+
+        return await _in_thread(read)
+
     async def node_peer(self, node: bytes) -> PeerId:
         """The registered peer of a node; believed for a minute, and on when the chain is down."""
         known = self._peers.get(node)

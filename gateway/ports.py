@@ -87,6 +87,10 @@ class Registry(Protocol):
         """The signing address of an epoch, ended ones too; `UnknownParty` where there was none."""
         ...
 
+    async def settles(self, sequence: int, index: int) -> bool:
+        """Whether the batch is final on chain and covers the leaf at `index`; read now."""
+        ...
+
     async def node_peer(self, node: bytes) -> PeerId:
         """The peer id of a registered node; `UnknownParty` for others."""
         ...

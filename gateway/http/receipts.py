@@ -2,10 +2,10 @@
 
 A key sees its own requests only; others' don't exist for it. Bundles are fetched from the
 coordinator's public log and opened for the holder: the salt, and the prompt and answer while the
-gateway keeps them. They are not verified here; `pinaivu verify` does that, at the holder's.
+gateway keeps them. They are not verified here; `pinaivu verify` does that, at the holder's. How far
+a receipt is settled is the log's word, but for `final`, which this gateway reads from the chain.
 """
 
-from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,7 +35,7 @@ def add_receipt_routes(app: FastAPI, gateway: Gateway) -> None:
         found = await gateway.ledger.found_receipt(row.job_id)
         if found is None:
             return _not_yet(row)
-        settlement = await _settlement(gateway, row)
+        settlement = await _settlement(gateway, row, found.position)
         body = {
             "request_id": str(UUID(bytes=row.job_id)),
             "receipt": signed_from_bytes(Receipt, found.signed).to_json(),
@@ -95,16 +95,26 @@ def _not_yet(row: RequestRow) -> Response:
     return JSONResponse(body, status_code=202, headers={"retry-after": str(_RETRY_AFTER_S)})
 
 
-async def _settlement(gateway: Gateway, row: RequestRow) -> dict[str, Any]:
+async def _settlement(gateway: Gateway, row: RequestRow, index: int) -> dict[str, Any]:
+    """How far the log says it is settled; the last state is believed to the chain alone."""
     log = gateway.logs.get(job_of(row).message.log_id)
-    with suppress(TransportFailure):
-        if log is not None:
-            request_id = str(UUID(bytes=row.job_id))
-            return await log.public.settlement(gateway.desk.identity.address, request_id)
-    return {
-        "state": "logged",
-        "detail": "the log's server can't be reached; this is what the receipt itself says",
-    }
+    if log is None:
+        return {"state": "logged", "detail": "its log is not configured here any more"}
+    request_id = str(UUID(bytes=row.job_id))
+    try:
+        said = await log.public.settlement(gateway.desk.identity.address, request_id)
+    except TransportFailure:
+        why = "the log's server can't be reached; this is what the receipt itself says"
+        return {"state": "logged", "detail": why}
+    if said.get("state") != "final":
+        return said
+    try:
+        if await log.registry.settles(int(said["sequence"]), index):
+            return said
+        why = "the log says final, the chain does not yet"
+    except (TransportFailure, LookupError, TypeError, ValueError):
+        why = "the log says final; the chain can't be asked right now"
+    return said | {"state": "mined", "detail": why}
 
 
 def _difference(row: CountDifferenceRow) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from gateway.network import LogUnreachable
 from gateway.outbox import Pace
 from gateway.ports import Epoch, Standing, UnknownParty
 from gateway.service import LogPorts, Sources, open_gateway, run_http
+from pinaivu.errors import TransportFailure
 from pinaivu.keys import SecretKey, peer_id_of_point
 from pinaivu.messages import Grant, Receipt
 from pinaivu.p2p import PeerId
@@ -47,12 +48,18 @@ QUICK: Final = Limits(patience_s=2, ready_within_s=2, submit_within_s=4, after_c
 _PACE: Final = Pace(backoff=Backoff(first=0.05, most=0.2), unserved_after_s=0.05)
 
 
+class ChainAway(TransportFailure):
+    """The chain can't be asked, because the test says so."""
+
+
 @dataclass
 class FixedRegistry:
     """The chain and the manifest, as far as a gateway asks for them."""
 
     keys: Keys
     peers: dict[bytes, PeerId] = field(default_factory=dict)
+    settled: dict[int, list[int]] = field(default_factory=dict)
+    chain_away: bool = False
 
     async def refresh(self) -> Epoch:
         return await self.epoch()
@@ -66,6 +73,11 @@ class FixedRegistry:
             raise UnknownParty(f"epoch {epoch}")
         return self.keys.epoch.address
 
+    async def settles(self, sequence: int, index: int) -> bool:
+        if self.chain_away:
+            raise ChainAway("as scripted")
+        return index in self.settled.get(sequence, ())
+
     async def node_peer(self, node: bytes) -> PeerId:
         if node not in self.peers:
             raise UnknownParty("no such node")
@@ -78,6 +90,7 @@ class FixedLog:
 
     packed: bytes | None = None
     standing: Standing | None = None
+    settled: dict[str, Any] = field(default_factory=lambda: {"state": "batched", "sequence": 1})
     away: bool = False
 
     async def bundle(self, gateway: bytes, request_id: str) -> bytes | None:
@@ -88,7 +101,7 @@ class FixedLog:
     async def settlement(self, gateway: bytes, request_id: str) -> dict[str, Any]:
         assert len(gateway) == 20
         assert request_id
-        return {"state": "batched", "sequence": 1}
+        return self.settled
 
     async def market(self, model: str) -> Standing | None:
         if self.away:

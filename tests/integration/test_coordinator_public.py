@@ -91,6 +91,7 @@ async def place(tmp_path: Path) -> AsyncGenerator[Place, None]:
             active_epoch=lambda: 1,
             pending=lambda: None,
             market=lambda: world.book.models(world.now),
+            live_offers=lambda model: world.book.live(model, world.now),
             refused_offers=lambda: dict(world.book.refused),
         )
         transport = httpx.ASGITransport(create_app(face))
@@ -219,6 +220,9 @@ async def test_transcript_market_and_attestation(place: Place) -> None:
         "models": {MODEL: 2},
         "refused_offers": {"no_speed": 1},
     }
+    found = (await place.http.get(f"/market/{MODEL}")).json()
+    assert (found["model"], found["nodes"]) == (MODEL, 2)
+    assert (await place.http.get("/market/other")).status_code == 404
     said = (await place.http.get("/attestation")).json()
     assert (said["active"], said["pending"]) == (1, None)
     assert said["epochs"][0]["signer"] == to_hex(EPOCH.address)

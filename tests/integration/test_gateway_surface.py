@@ -11,7 +11,7 @@ from gateway.ports import Offered, Prices, Standing
 from pinaivu.codes import Feature, Reason
 from pinaivu.encoding import to_hex
 from pinaivu.p2p import wire
-from tests.integration.gateway_support import Network, network, request
+from tests.integration.gateway_support import FixedRegistry, Network, network, request
 from tests.integration.scripted_node import refuses, speaks
 from tests.integration.test_gateway_http import call, code_of
 from tests.unit.gateway_facts import LOG, MODEL, RATIO_PPM
@@ -147,3 +147,28 @@ async def test_a_request_that_every_engine_refuses_is_the_callers_to_change(tmp_
     (tmp_path / "other").mkdir()
     async with network(tmp_path / "other", no, refuses(Reason.REFUSED_CAPACITY, "full", 0)) as net:
         assert code_of(await ask(net)) == (503, "no_node_left")
+
+
+async def test_only_the_chain_makes_a_receipt_final(tmp_path: Path) -> None:
+    """Asked anew each time, whatever the log says."""
+    async with network(tmp_path, speaks("Well.")) as net:
+        answer = await net.complete()
+        await net.receipt()
+        path = f"/v1/receipts/{answer.model_extra['request_id']}"
+        (log,) = net.gateway.logs.values()
+        registry = log.registry
+        assert isinstance(registry, FixedRegistry)
+
+        async def state() -> str:
+            return str((await call(net, "GET", path)).json()["settlement"]["state"])
+
+        assert await state() == "batched"
+        net.log.settled = {"state": "final", "sequence": 7}
+        assert await state() == "mined"
+        registry.settled[7] = [0]
+        assert await state() == "final"
+        registry.chain_away = True
+        assert await state() == "mined"
+        registry.chain_away = False
+        registry.settled[7] = [1, 2]  # another leaf's batch
+        assert await state() == "mined"

@@ -301,6 +301,7 @@ class JobDraft:
     now_ms: int = NOW
     job_id: bytes = JOB_ID
     domain: Domain = DOMAIN
+    kind: JobKind = JobKind.CHAT
 
     @property
     def salts(self) -> Salts:
@@ -327,7 +328,7 @@ class JobDraft:
             clearing=int(Clearing.SECOND_SCORE),
             price_in=PRICE * RATIO_PPM // 10**6,
             price_out=PRICE,
-            prompt_tokens=tokenizer().count_prompt(body),
+            prompt_tokens=tokenizer().count_prompt(body, self.kind),
             max_output_tokens=self.max_output_tokens,
             max_amount=10**6,
             start_byte=len(self.prefix.encode()),
@@ -350,6 +351,7 @@ class JobDraft:
             salt_response=self.salts.response,
             salt_segment=self.salts.segment(self.rank),
             prefix=self.prefix,
+            kind=int(self.kind),
         )
 
 

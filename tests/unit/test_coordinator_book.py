@@ -7,7 +7,9 @@ import pytest
 from coordinator.book import OrderBook
 from coordinator.errors import JobRefused
 from coordinator.field import Slot
+from coordinator.standing import standing
 from pinaivu.auction.transcript import book_root
+from pinaivu.codes import Feature
 from pinaivu.typed_data import Signed
 from tests.unit.auction_support import STANDING, market
 from tests.unit.coordinator_world import MODEL_RECORD, node_record, signed_offer
@@ -179,3 +181,23 @@ def test_a_full_book_takes_nobody_new(monkeypatch: pytest.MonkeyPatch) -> None:
         _put(book, 1, NOW)
     assert book.refused == {"book_full": 1}
     _put(book, 0, NOW + 1)
+
+
+def test_what_stands_on_offer_is_told_in_a_few_figures() -> None:
+    """Of live offers only; the median is the lower one, features are counted as they are."""
+    book = _book()
+    assert standing(book.live(MODEL, NOW)) is None
+    for number, price in enumerate((500_000, 400_000, 900_000, 600_000)):
+        features = int(Feature.KIND_CHAT | (Feature.TOOLS if number == 0 else Feature(0)))
+        made = signed_offer(NODES[number], price, slots=2, features=features)
+        book.put(made, node_record(NODES[number]), MODEL_RECORD, NOW)
+    found = standing(book.live(MODEL, NOW))
+    assert found is not None
+    assert (found["nodes"], found["slots"]) == (4, 8)
+    assert found["price_out"] == {"cheapest": 400_000, "median": 500_000}
+    assert found["features"] == [
+        {"bits": int(Feature.KIND_CHAT), "nodes": 3},
+        {"bits": int(Feature.KIND_CHAT | Feature.TOOLS), "nodes": 1},
+    ]
+    assert standing(book.live(MODEL, NOW + 10**6)) is None
+    assert standing(book.live("other", NOW)) is None

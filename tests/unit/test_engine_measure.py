@@ -11,7 +11,7 @@ import trio
 from node.engines.errors import EngineRefused, EngineUnusable
 from node.engines.measure import Effort, EnginePromise, measure
 from node.engines.spec import EngineSpec, attached
-from pinaivu.codes import JobKind
+from pinaivu.codes import Feature, JobKind
 
 MS = 1_000_000
 Batch = tuple[int, list[dict[str, Any]]]
@@ -132,3 +132,14 @@ async def test_a_refusal_while_all_slots_are_busy_is_the_refusal_itself() -> Non
     engine = Full([answer(1, 1)] * 5)
     with pytest.raises(EngineRefused, match="429"):
         await measure(engine, spec(2), clock_ns=engine.clock, nonce="n")
+
+
+async def test_an_engine_that_only_embeds_promises_its_first_answer_alone() -> None:
+    """Nothing is generated, so no rate is promised."""
+    engine = ScriptedEngine([[(7 * MS, [{"data": []}])]] * 3)
+    embeds = attached("http://h", "m", slots=1, context_tokens=512, features=Feature.KIND_EMBEDDING)
+    effort = Effort(runs=2)
+    found = await measure(engine, embeds, clock_ns=engine.clock, nonce="n", effort=effort)
+    assert found.promise == EnginePromise(7, 1)
+    assert set(engine.kinds) == {JobKind.EMBEDDING}
+    assert engine.bodies[0].keys() == {"model", "input"}

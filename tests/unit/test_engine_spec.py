@@ -80,3 +80,32 @@ def test_a_continued_body_ends_with_the_text_so_far() -> None:
     assert (more["add_generation_prompt"], more["continue_final_message"]) == (False, True)
     assert more["max_tokens"] == 5
     assert body["messages"] == [{"role": "user", "content": "hi"}]
+
+
+def test_an_engine_is_tried_with_what_it_serves() -> None:
+    """A chat where it chats, else a completion, else an embedding."""
+    kinds = [Feature.KIND_CHAT | Feature.KIND_EMBEDDING, Feature.KIND_COMPLETION]
+    found = [
+        attached("http://h", "m", slots=1, context_tokens=1, features=features).probe("Hi")
+        for features in (*kinds, Feature.KIND_EMBEDDING)
+    ]
+    assert found == [
+        {"model": "m", "messages": [{"role": "user", "content": "Hi"}]},
+        {"model": "m", "prompt": "Hi"},
+        {"model": "m", "input": "Hi"},
+    ]
+
+
+def test_embeddings_are_served_where_that_was_said() -> None:
+    plain = llamacpp(Path("m.gguf"), "m", env=ENV)
+    both = llamacpp(Path("m.gguf"), "m", env=ENV, embeddings=True)
+    assert both.features == plain.features | Feature.KIND_EMBEDDING
+    assert (both.argv[-1], plain.argv[-2]) == ("--embeddings", "--threads")
+    only = vllm(Path("/m"), "m", python="p", env=ENV, embeddings=True)
+    assert only.features == Feature.KIND_EMBEDDING
+    looks = vllm(Path("/m"), "m", python="p", env=ENV, images=True)
+    assert Feature.IMAGES in looks.features
+
+
+def test_a_completion_goes_on_behind_its_own_prompt() -> None:
+    assert continued({"prompt": "Once "}, "upon")["prompt"] == "Once upon"

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+import trio
+import trio.testing
 
 from gateway.config import ModelFiles
 from gateway.network import (
@@ -22,7 +24,15 @@ from gateway.network import (
 from gateway.places import NoPlace, Places
 from gateway.ports import UnknownParty
 from pinaivu.chain.errors import ChainUnavailable
-from pinaivu.chain.records import EpochRecord, ModelRecord, NodeRecord, PairRecord
+from pinaivu.chain.records import (
+    Anchor,
+    EpochRecord,
+    LogState,
+    ModelRecord,
+    NodeRecord,
+    PairRecord,
+)
+from pinaivu.codes import Feature
 from pinaivu.encoding import to_hex
 from pinaivu.errors import Misconfigured
 from pinaivu.keys import SecretKey, peer_id_of_point
@@ -80,6 +90,22 @@ class DictChain:
     models: dict[str, ModelRecord] = field(default_factory=dict)
     down: bool = False
     reads: int = 0
+    anchors: dict[int, Anchor] = field(default_factory=dict)
+    settled: int = 0
+    asked_at: set[int] = field(default_factory=set)
+
+    def head(self) -> int:
+        return 100
+
+    def log_state(self, log_id: bytes, block: int) -> LogState:
+        assert log_id == LOG
+        self.asked_at.add(block)
+        return LogState(self.settled, 0, 0, 0, 0)
+
+    def anchor(self, log_id: bytes, sequence: int, block: int) -> Anchor:
+        assert log_id == LOG
+        self.asked_at.add(block)
+        return self.anchors[sequence]
 
     def active_epoch(self, log_id: bytes) -> EpochRecord | None:
         assert log_id == LOG
@@ -294,3 +320,58 @@ def test_models_are_loaded_where_the_registry_names_their_tokenizer(tmp_path: Pa
     missing = [files(tmp_path, b"")[0].model_copy(update={"tokenizer_file": tmp_path / "no"})]
     with pytest.raises(Misconfigured, match="can't read"):
         load_models(chain, missing)  # type: ignore[arg-type]
+
+
+STANDING = {
+    "model": "m",
+    "nodes": 2,
+    "slots": 3,
+    "price_out": {"cheapest": 4, "median": 5},
+    "context_tokens": 9,
+    "features": [{"bits": int(Feature.KIND_CHAT | Feature.TOOLS), "nodes": 2}],
+}
+
+
+async def test_what_stands_on_offer_is_asked_once_in_a_while(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """The log's word, believed for seconds; nothing offered is an answer, too."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        known = request.url.path == "/market/org/m"
+        return httpx.Response(200, json=STANDING) if known else httpx.Response(404)
+
+    log = serving(answer, configured())
+    for _ in range(2):
+        found = await log.market("org/m")
+        assert found is not None
+        assert (found.nodes, found.price_out.median) == (2, 5)
+        assert await log.market("other") is None
+    assert asked == ["/market/org/m", "/market/other"]
+    await trio.sleep(4)
+    await log.market("org/m")
+    assert len(asked) == 3
+    needed = Feature.KIND_CHAT | Feature.TOOLS | Feature.CHOICES
+    assert found is not None
+    assert found.missing(needed) == Feature.CHOICES
+
+
+@pytest.mark.parametrize("document", [{"nodes": "many"}, {}])
+async def test_a_market_that_is_none_is_not_believed(document: dict[str, Any]) -> None:
+    with pytest.raises(LogUnreachable):
+        await served(document or {"model": "m"}).market("m")
+
+
+async def test_final_is_what_the_chain_says_at_a_final_block() -> None:
+    """Another sequence, another range of leaves, or a block too young: not final."""
+    chain = DictChain(record(manifest()))
+    found = registry(chain, published(manifest()))
+    chain.anchors = {1: Anchor(LOG, 1, 0, 10, bytes(32), bytes(32))}
+    chain.settled = 1
+    assert await found.settles(1, 0)
+    assert await found.settles(1, 9)
+    assert not await found.settles(1, 10)
+    assert not await found.settles(2, 0)
+    assert chain.asked_at == {chain.head() - rules().finality_blocks}

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from node.checks import check_obeyed, check_request
 from node.errors import JobRefused
 from node.models import SERVED
 from pinaivu.chain.errors import ChainUnavailable
-from pinaivu.codes import Clearing, Feature, Reason
+from pinaivu.codes import Clearing, Feature, JobKind, Reason
 from pinaivu.commitments import request_commitment, request_digest
 from pinaivu.errors import PinaivuError
 from pinaivu.p2p import wire
@@ -240,3 +241,32 @@ async def test_without_a_chain_an_unknown_gateway_is_an_error_of_transport() -> 
         await desk.gatekeeper.check(
             n.peer_of(n.GATEWAY_PEER), job.dispatch(job.award(desk.bid_digest))
         )
+
+
+def test_what_the_engine_would_ignore_is_refused_by_name() -> None:
+    """As the engine itself would refuse it, if it said anything at all."""
+    with pytest.raises(JobRefused, match="min_tokens") as caught:
+        check_obeyed({"min_tokens": 2, "seed": 1}, frozenset({"min_tokens", "bad_words"}))
+    assert caught.value.engine_status == 400
+    check_obeyed({"min_tokens": None, "seed": 1}, frozenset({"min_tokens"}))
+
+
+def test_features_that_were_not_offered_are_refused() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    with pytest.raises(JobRefused, match="not offered"):
+        check_request(1, n.BODY | {"tools": [tool]}, n.MODEL, Feature.KIND_CHAT)
+    with pytest.raises(JobRefused, match="kind 9"):
+        check_request(9, n.BODY, n.MODEL, Feature.KIND_CHAT)
+
+
+async def test_each_kind_is_read_as_what_it_is() -> None:
+    """The prompt is counted by its kind, and an embedding needs no output tokens."""
+    for kind, body, tokens in (
+        (JobKind.COMPLETION, {"prompt": [1, 2, 3]}, 16),
+        (JobKind.EMBEDDING, {"input": [[1, 2], [3]]}, 0),
+    ):
+        desk = n.Desk()
+        job = n.JobDraft(body=msgspec.json.encode({"model": n.MODEL} | body), kind=kind)
+        award = job.award(desk.bid_digest, prompt_tokens=3, max_output_tokens=tokens)
+        order = await desk.gatekeeper.check(n.peer_of(n.GATEWAY_PEER), job.dispatch(award))
+        assert (order.request.kind, order.prompt_tokens) == (kind, 3)

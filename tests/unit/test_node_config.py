@@ -111,6 +111,17 @@ def test_logs_and_gateways_may_be_left_to_the_chain(tmp_path: Path) -> None:
 
 
 ATTACHED = {"kind": "attached", "url": "u", "engine_name": "x", "slots": 1, "context_tokens": 1}
+
+
+def test_an_attached_engine_serves_the_kinds_that_are_named(tmp_path: Path) -> None:
+    """Chats, where nothing is said."""
+    engine = ATTACHED | {"kinds": ["embedding"], "features": ["images"]}
+    config = _load(tmp_path, GOOD | {"models": [MODEL | {"engine": engine}]})
+    assert engine_spec(config, config.models[0], {}).features == (
+        Feature.KIND_EMBEDDING | Feature.IMAGES
+    )
+
+
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("misspelt", {"gatways": []}, "gatways"),
     ("no logs", {"logs": []}, r"\$\.logs"),
@@ -127,6 +138,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         "no such feature",
         {"models": [MODEL | {"engine": ATTACHED | {"features": ["telepathy"]}}]},
         "telepathy",
+    ),
+    (
+        "no such kind",
+        {"models": [MODEL | {"engine": ATTACHED | {"kinds": ["song"]}}]},
+        "no kind 'song'",
     ),
 ]
 
