@@ -1,6 +1,7 @@
 """Stores: migrations equal tables, on SQLite and PostgreSQL; what is committed stays committed."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
