@@ -11,6 +11,7 @@ from pinaivu.errors import PinaivuError
 
 _COMMANDS: Final = {
     "up": "Start a whole network on this machine and send a first request through it.",
+    "gateway": "Run your own private gateway on this machine (--local).",
     "verify": "Check a request: a bundle file, or a request id.",
     "submit": "Settle a published batch with nothing but a copy of it and a gas key.",
     "keys": "Make, list and revoke API keys of a gateway.",

@@ -99,7 +99,18 @@ def list_keys(database: Database) -> list[KeyInfo]:
     """All keys, revoked ones too, oldest first."""
     with database.read() as session:
         rows = session.exec(select(KeyRow).order_by(col(KeyRow.created_ms))).all()
-        return [KeyInfo(**{n: getattr(r, n) for n in KeyInfo.__struct_fields__}) for r in rows]
+        return [_info(row) for row in rows]
+
+
+def _info(row: KeyRow) -> KeyInfo:
+    return KeyInfo(**{name: getattr(row, name) for name in KeyInfo.__struct_fields__})
+
+
+def find_key(database: Database, secret: str) -> KeyInfo | None:
+    """What is known of the key with this secret, revoked or not."""
+    with database.read() as session:
+        row = session.exec(select(KeyRow).where(KeyRow.key_hash == hash_key(secret))).first()
+        return _info(row) if row else None
 
 
 def revoke_key(database: Database, key_id: str, now_ms: int) -> None:
