@@ -163,7 +163,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     chain: ChainConfig
     logs: Annotated[tuple[LogConfig, ...], Meta(max_length=MOST_LOGS)] = ()
     all_logs: bool = False
-    gateways: Annotated[tuple[Gateway, ...], Meta(min_length=1)]
+    gateways: tuple[Gateway, ...] = ()
+    all_gateways: bool = False
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
     database: str | None = None
     node_key: str | None = None
@@ -216,6 +217,11 @@ def load_config(path: Path) -> Config:
         raise BadConfig(
             f"the configuration {path} is wrong: name logs or set `all_logs`, one of them - at"
             " `$.logs`"
+        )
+    if not (config.gateways or config.all_gateways):
+        raise BadConfig(
+            f"the configuration {path} is wrong: name gateways or set `all_gateways` - at"
+            " `$.gateways`"
         )
     _require_distinct(path, "log", [log.log_id for log in config.logs])
     _require_distinct(path, "model", [model.name for model in config.models])

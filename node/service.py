@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import httpx
@@ -45,11 +46,12 @@ from node.models import (
 from node.offers import OfferDesk
 from node.ports import Chain, Directory, NowMs
 from node.quotes import Quotes
+from node.registered import Look, Registered
 from node.slots import Slots
 from node.wallet import NodeKeys, check_registered
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
-from pinaivu.chain.discovery import known_logs
+from pinaivu.chain.discovery import known_logs, registered_gateways
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.keyfiles import load_key
 from pinaivu.keys import checksum
@@ -86,6 +88,7 @@ class Node:
     executor: Executor
     journal: Journal
     gateways: tuple[Where, ...]
+    registered: Registered | None
     idle_streams: int
     drain_s: float
     random: Callable[[], float]
@@ -102,6 +105,11 @@ class Node:
                     dialing.start_soon(_cancel_after, stop, intake)
                     for where in self.gateways:
                         dialing.start_soon(self._serve, where, jobs)
+                    if self.registered is not None:
+                        dialing.start_soon(
+                            self.registered.run,
+                            lambda where: dialing.start_soon(self._serve, where, jobs),
+                        )
             await self._wind_down()
             background.cancel_scope.cancel()
             jobs.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
@@ -161,7 +169,17 @@ async def open_node(config: Config, around: Surroundings) -> AsyncGenerator[Node
         models = await _start_models(config, chain, around, nursery, heard)
         host = await stack.enter_async_context(open_host(keys.peer.secret))
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=10.0, trust_env=False))
-        parts = Parts(config, keys, deployment.domain, chain, around, journal, models, heard)
+        parts = Parts(
+            config,
+            keys,
+            deployment.domain,
+            chain,
+            around,
+            journal,
+            models,
+            heard,
+            registry=partial(registered_gateways, chain),
+        )
         yield parts.assemble(host, HttpDirectory(http))
 
 
@@ -255,6 +273,8 @@ class Parts:
     """Called at every change of an engine: offers follow at once."""
     quotes: Quotes = field(default_factory=Quotes)
     ack_timeout_s: float = ACK_TIMEOUT_S
+    registry: Look | None = None
+    """Where `all_gateways` are looked for."""
 
     def assemble(self, host: Host, directory: Directory) -> Node:
         """The node on this host; its logs are looked up in `directory`."""
@@ -285,9 +305,20 @@ class Parts:
             gateways=tuple(
                 gateway_at(gateway, self.chain, private=private) for gateway in self.config.gateways
             ),
+            registered=self._registered(private=private),
             idle_streams=min(slots + 1, _MOST_IDLE),
             drain_s=self.config.drain_s,
             random=self.around.random,
+        )
+
+    def _registered(self, *, private: bool) -> Registered | None:
+        if not self.config.all_gateways or self.registry is None:
+            return None
+        named = [text for text in self.config.gateways if text.startswith("0x")]
+        return Registered(
+            self.registry,
+            lambda gateway: gateway_at(gateway, self.chain, private=private),
+            named,
         )
 
     def _executor(

@@ -50,13 +50,17 @@ def read_key(path: Path) -> SecretKey:
 
 
 def _create(path: Path, key: SecretKey) -> None:
-    """Write the whole file or none, so that a crash leaves no half a key."""
+    write_private(path, key.secret.hex())
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a line that only the owner may read: the whole file or none, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(key.secret.hex() + "\n")
+        file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)

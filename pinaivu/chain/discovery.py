@@ -1,15 +1,20 @@
-"""Which logs there are, as the chain knows them.
+"""Which logs and gateways there are, as the chain knows them.
 
 Anybody can open a log that nobody serves. A log counts as known when it has an active epoch, for
 which an allowed code was attested; among those, payers' money decides. Where a known log is served
 is `ChainClient.log_endpoints`, read with `pinaivu.endpoints`.
+
+Anybody can register a gateway, too, and nothing on chain tells a busy one from an abandoned one:
+whoever serves them all bounds how many.
 """
 
 from itertools import islice
 from typing import Final
 
+from pinaivu.chain.abi import load
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import CONTRACTS
+from pinaivu.chain.events import RANGE_BLOCKS, LogReader
 from pinaivu.chain.views import read, read_many, view
 
 MOST_LOOKED_AT: Final = 512
@@ -45,3 +50,20 @@ def _assigned(client: ChainClient, ids: list[bytes], block: int) -> list[int]:
     contract = client.deployment.settlement
     asked = [view(CONTRACTS["settlement"], contract, "logStateOf", log_id) for log_id in ids]
     return [int(state[1]) for (state,) in read_many(client.rpc, asked, block)]
+
+
+def registered_gateways(
+    client: ChainClient, first: int | None = None
+) -> tuple[tuple[bytes, ...], int]:
+    """Gateways that registered or moved from block `first` on (None: ever), in that order.
+
+    Also the block to go on from. Raises `ChainUnavailable`.
+    """
+    reader = LogReader.of(client.rpc, client.deployment)
+    topics = (load(CONTRACTS["gateway_registry"]).event("GatewayRegistered").topic,)
+    start, end = client.deployment.block if first is None else first, client.head()
+    found = dict[bytes, None]()
+    for low in range(start, end + 1, RANGE_BLOCKS):
+        for event in reader.read(low, min(low + RANGE_BLOCKS - 1, end), topics=topics):
+            found[bytes(event.arguments["gateway"])] = None
+    return tuple(found), max(start, end + 1)

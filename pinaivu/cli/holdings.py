@@ -20,6 +20,11 @@ from pinaivu.verify.report import INCOMPLETE, PROVEN, REFUTED, Report
 from pinaivu.verify.verifier import Verifier
 
 
+def kept_in(folder: Path) -> frozenset[str]:
+    """The request ids of the bundles that a verifying client has kept in a folder."""
+    return frozenset(path.stem for path in folder.glob("*.pnv"))
+
+
 def bundles_in(folder: Path) -> Iterator[bytes]:
     """Every bundle in a folder; none is a usage error."""
     paths = sorted(folder.glob("*.pnv"))
@@ -51,9 +56,13 @@ def check(
     copies_for: Callable[[bytes], Copies],
     *,
     limit_units: int | None,
+    own: frozenset[str] | None,
     as_json: bool,
 ) -> int:
-    """Verify each bundle and reckon them up; prints the outcome, returns the exit code."""
+    """Verify each bundle and reckon them up; prints the outcome, returns the exit code.
+
+    `own` are the request ids that the holder has kept itself: no other may be among them.
+    """
     reports, contents = list[Report](), list[Contents]()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SimulatedDocumentWarning)  # the reports say it themselves
@@ -64,9 +73,12 @@ def check(
             except (InvalidEncoding, PeerFault):
                 continue  # its report says so
     books = reckon(verifier.policy.domain, contents, limit=limit_units)
-    code = _code(reports, books)
+    ids = {str(report.subject.get("request_id", "?")) for report in reports}
+    strangers = sorted(ids - own) if own is not None else []
+    code = REFUTED if strangers else _code(reports, books)
     if as_json:
-        click.echo(json.dumps(_json(reports, books, code), indent=2))
+        told = _json(reports, books, code) | {"strangers": strangers}
+        click.echo(json.dumps(told, indent=2))
     else:
         for report in reports:
             click.echo(f"{report.subject.get('request_id', '?')}  {report.verdict}")
@@ -74,6 +86,8 @@ def check(
                 click.echo(f"  {step.id} {step.outcome.value}: {step.evidence}")
         for book in books:
             click.echo(book.to_text())
+        for request_id in strangers:
+            click.echo(f"FAILED request {request_id} is billed as mine and not among those kept")
     return code
 
 

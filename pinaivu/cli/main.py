@@ -11,6 +11,7 @@ from pinaivu.errors import PinaivuError
 
 _COMMANDS: Final = {
     "up": "Start a whole network on this machine and send a first request through it.",
+    "gateway": "Run your own private gateway on this machine (--local).",
     "verify": "Check a request: a bundle file, or a request id.",
     "standings": "Recompute from the log's receipts what an auction knew of its nodes.",
     "submit": "Settle a published batch with nothing but a copy of it and a gas key.",

@@ -51,13 +51,17 @@ def open_folder(network: Path) -> Folder:
     return folder
 
 
+def rpc_url(network: Path, rpc: str | None) -> str:
+    """The chain's endpoint: the one given, or the network's."""
+    return rpc or f"http://127.0.0.1:{keep_ports(open_folder(network).ports).chain}"
+
+
 def open_chain(network: Path, rpc: str | None, deployment: Path | None) -> ChainClient:
     """A checked chain client for the network or the endpoints given."""
     if deployment is None:
         deployment = open_folder(network).deployment
-    if rpc is None:
-        rpc = f"http://127.0.0.1:{keep_ports(open_folder(network).ports).chain}"
-    endpoint = click.get_current_context().with_resource(HttpRpc(rpc))  # closed with the command
+    endpoint = HttpRpc(rpc_url(network, rpc))
+    click.get_current_context().with_resource(endpoint)  # closed with the command
     client = ChainClient(endpoint, Deployment.load(deployment))
     client.check()
     return client

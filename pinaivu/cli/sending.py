@@ -1,5 +1,6 @@
 """Sends a command's transaction, and says what a contract's refusal means to whoever typed it."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import click
@@ -42,12 +43,17 @@ _MEANINGS: Final = {
 }
 
 
-def send(client: ChainClient, key: SecretKey, call: Call) -> TxOutcome:
-    """Send a call and print its transaction; `PeerFault` says what a refusal means."""
+def send(
+    client: ChainClient, key: SecretKey, call: Call, meanings: Mapping[str, str] | None = None
+) -> TxOutcome:
+    """Send a call and print its transaction; `PeerFault` says what a refusal means.
+
+    `meanings` are those of the command's own subject, by the name of the contract's error.
+    """
     try:
         outcome = Transactor(client.rpc, client.deployment.chain_id, key).send(call)
     except Reverted as reverted:
-        raise _explained(reverted) from reverted
+        raise _explained(reverted, meanings) from reverted
     click.echo(f"{call.what}: transaction 0x{outcome.tx_hash.hex()} block {outcome.block_number}")
     return outcome
 
@@ -60,6 +66,6 @@ def require_accepted(client: ChainClient, call: Call) -> None:
         raise _explained(reverted) from reverted
 
 
-def _explained(reverted: Reverted) -> PeerFault:
-    meaning = _MEANINGS.get(reverted.name)
+def _explained(reverted: Reverted, meanings: Mapping[str, str] | None = None) -> PeerFault:
+    meaning = (meanings or {}).get(reverted.name) or _MEANINGS.get(reverted.name)
     return PeerFault(f"{meaning} ({reverted})" if meaning else str(reverted))

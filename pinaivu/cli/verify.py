@@ -84,9 +84,9 @@ def command(
 
     A request id is looked up at the gateway with its API key (all steps), or without a key at the
     log's public server (everything but the holder's own copies). With --account TARGET is a folder
-    of my bundles; without one, all requests of the API key are fetched from the gateway. Exit
-    codes: 0 proven, 1 refuted, 2 incomplete, 3 wrong usage. What is said with --node never changes
-    them.
+    of my bundles, as a verifying client keeps them; with an API key all its requests are fetched
+    from the gateway, and none may be missing from the folder, if there is one. Exit codes: 0
+    proven, 1 refuted, 2 incomplete, 3 wrong usage. What is said with --node never changes them.
     """
     if target is None and not (account and api_key):
         raise click.UsageError("name a bundle file or a request id; or --account and an --api-key")
@@ -112,9 +112,11 @@ def command(
 
     verifier = Verifier(policy, facts)
     if account:
-        raws = _all_bundles(target, network, api_key, gateway_url)
+        raws, own = _all_bundles(target, network, api_key, gateway_url)
         raise click.exceptions.Exit(
-            holdings.check(verifier, raws, copies_for, limit_units=limit_units, as_json=as_json)
+            holdings.check(
+                verifier, raws, copies_for, limit_units=limit_units, own=own, as_json=as_json
+            )
         )
     assert target is not None
     raw = _bundle(target, network, api_key, gateway_url, log_url)
@@ -135,14 +137,16 @@ def command(
 
 def _all_bundles(
     target: str | None, network: Path, api_key: str | None, gateway_url: str | None
-) -> Iterator[bytes]:
-    if target is not None:
-        if not Path(target).is_dir():
-            raise click.UsageError(f"{target!r} is no folder of bundles")
-        return holdings.bundles_in(Path(target))
-    assert api_key is not None
+) -> tuple[Iterator[bytes], frozenset[str] | None]:
+    """The bundles to reckon up, and the request ids that the holder knows to be its own."""
+    if target is not None and not Path(target).is_dir():
+        raise click.UsageError(f"{target!r} is no folder of bundles")
+    if api_key is None:
+        assert target is not None
+        return holdings.bundles_in(Path(target)), None
     base = gateway_url or f"http://127.0.0.1:{_ports(network).gateway_http}"
-    return holdings.bundles_at(base, api_key)
+    own = holdings.kept_in(Path(target)) if target is not None else None
+    return holdings.bundles_at(base, api_key), own
 
 
 def _bundle(

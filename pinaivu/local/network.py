@@ -259,6 +259,7 @@ class Network:
             },
             "logs": [{"log_id": to_hex(log.log_id)} for log in self.logs],
             "gateways": [to_hex(self.folder.key("gateway").address)],
+            "all_gateways": True,  # a private one may join: `pinaivu gateway --local`
             "models": [
                 {
                     "name": MODEL,

@@ -112,6 +112,13 @@ def list_keys(database: Database, *, after_ms: int = 0, most: int | None = None)
         return [_info(row) for row in rows]
 
 
+def key_of_secret(database: Database, secret: str) -> KeyInfo | None:
+    """What is known of the key with this secret, revoked or not."""
+    with database.read() as session:
+        row = session.exec(select(KeyRow).where(KeyRow.key_hash == hash_key(secret))).first()
+        return _info(row) if row else None
+
+
 def find_key(database: Database, key_id: str) -> KeyInfo:
     """One key."""
     with database.read() as session:
