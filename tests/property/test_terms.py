@@ -34,13 +34,13 @@ from tests.unit.gateway_facts import (
 )
 
 NAMES = ["0x" + node.hex() for node in NODES]
-prices = st.none() | st.sampled_from([0, 1, 250_000, 600_000, 900_000, 2_000_000])
-listed = st.lists(st.sampled_from(NAMES), max_size=4, unique=True)
-terms = st.builds(
+prices = st.sampled_from([None, None, None, 250_000, 600_000, 900_000, 2_000_000])
+listed = st.just([]) | st.lists(st.sampled_from(NAMES), min_size=4, unique=True)
+terms = st.just(Terms()) | st.builds(
     Terms,
     max_price_in=prices,
     max_price_out=prices,
-    max_cost_units=st.none() | st.sampled_from([0, 1, 40, 100, 5_000]),
+    max_cost_units=st.sampled_from([None, None, 0, 40, 100, 150, 5_000]),
     value_of_time=st.none() | st.integers(0, 10**6),
     auction=st.sampled_from([None, "live", "standing"]),
     allow=listed,
@@ -60,11 +60,11 @@ def drafts(draw: Any) -> tuple[Draft, Three, int | None]:
         assume(False)
     asked = replace(demand(max_tokens=draw(st.sampled_from([1, 64, 200]))), terms=together)
     permit = grant(
-        max_per_job=draw(st.sampled_from([0, 30, 10**6])),
+        max_per_job=draw(st.sampled_from([30, 120, 10**6, 10**6])),
         max_price_in=draw(st.sampled_from([300_000, 10**6])),
-        max_price_out=draw(st.sampled_from([700_000, 10**6])),
+        max_price_out=draw(st.sampled_from([700_000, 2 * 10**6])),
     )
-    left = draw(st.none() | st.sampled_from([0, 5, 10**6]))
+    left = draw(st.sampled_from([None, None, 5, 90, 10**6]))
     draft = draft_job(
         asked,
         permit,
@@ -89,6 +89,7 @@ def market_for(draft: Draft, market: Market) -> Market:
     return replace(
         market,
         fingerprint=b"F" * 32,
+        ratio_ppm=250_000,
         prompt_tokens=job.prompt_tokens,
         expected_tokens=min(market.expected_tokens, job.max_output_tokens),
         max_output_tokens=job.max_output_tokens,
