@@ -5,7 +5,7 @@
     GET  /v1/receipts/{id}             202 until the receipt exists
     GET  /v1/receipts/{id}/bundle      for the key's holder: the public bundle, opened for it
     GET  /v1/usage                     what the key has used
-    GET  /healthz                      without a key
+    GET  /health, /healthz, /ready     without a key
 
 Every error has OpenAI's form. `create_app` makes as many applications as it is called.
 """
@@ -18,10 +18,14 @@ import trio
 from fastapi import FastAPI, Request
 from sse_starlette import EventSourceResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import ApiError, internal, storage, unreachable
 from gateway.exchange import Exchange
+from gateway.http.cors import cors_of
+from gateway.http.gate import Counted, Gate
+from gateway.http.health import add_health_routes
 from gateway.http.receipts import add_receipt_routes
 from gateway.http.surface import Gateway
 from gateway.ports import ServedModel
@@ -33,18 +37,17 @@ _PING_S = 15
 _log = logging.getLogger(__name__)
 
 
-def create_app(gateway: Gateway) -> FastAPI:
-    """The application over a running gateway."""
+def create_app(gateway: Gateway, counted: Counted = lambda _route, _status: None) -> FastAPI:
+    """The application over a running gateway; `counted` is told of each answer."""
     app = FastAPI(title="Pinaivu gateway", docs_url=None, redoc_url=None, openapi_url=None)
     _add_error_handlers(app)
     _add_chat_route(app, gateway)
     _add_model_routes(app, gateway)
     add_receipt_routes(app, gateway)
-
-    @app.get("/healthz")
-    async def health() -> Response:
-        return await _health(gateway)
-
+    add_health_routes(app, gateway)
+    if gateway.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors_of(gateway.cors_origins))
+    app.add_middleware(Gate, traffic=gateway.traffic, counted=counted)
     return app
 
 
@@ -111,26 +114,6 @@ def _shown(model: ServedModel) -> dict[str, object]:
         "context_length": model.context_tokens,
         "fingerprint": to_hex(model.fingerprint),
     }
-
-
-async def _health(gateway: Gateway) -> Response:
-    """200 while requests can be served, by one log at least; what is missing, otherwise."""
-    database = True
-    try:
-        await gateway.ledger.request(bytes(16))
-    except StorageFailed:
-        database = False
-    connected = gateway.logs.connected
-    well = database and bool(connected)
-    body = {
-        "status": "ok" if well else "unavailable",
-        "database": database,
-        "coordinator": bool(connected),
-        "node_peers": len(gateway.desk.pool.peers()),
-        "awaiting_receipts": gateway.logs.waiting,
-        "logs": {to_hex(log_id): log_id in connected for log_id in gateway.logs},
-    }
-    return JSONResponse(body, status_code=200 if well else 503)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

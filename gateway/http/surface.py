@@ -6,7 +6,7 @@ load. What passes has a job signed for it and a task of its own.
 
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -23,6 +23,7 @@ from gateway.exchange import Exchange
 from gateway.ledger import Ledger
 from gateway.logs import Entry, Logs
 from gateway.ports import ServedModel
+from gateway.traffic import Traffic
 from pinaivu.messages import Grant
 from pinaivu.metering import reserve
 from pinaivu.typed_data import Signed
@@ -37,6 +38,8 @@ class Gateway:
     desk: Desk
     models: dict[str, ServedModel]
     random: Callable[[int], bytes]
+    traffic: Traffic = field(default_factory=Traffic)
+    cors_origins: tuple[str, ...] = ()
 
     @property
     def access(self) -> Access:
@@ -76,7 +79,7 @@ class Gateway:
                 retry_after_s=1,
             )
         exchange = await self._exchange(holder, await self._demand(raw))
-        self.desk.nursery.start_soon(exchange.run)
+        self.traffic.start(self.desk.nursery, exchange)
         return exchange
 
     async def _demand(self, raw: bytes) -> Demand:
