@@ -4,7 +4,6 @@ The exit code is 0 after one of them, 2 where something is set up wrongly.
 """
 
 import argparse
-import logging
 import os
 import random
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 import trio
 
 from gateway.config import load_config
+from gateway.log_lines import begin_logging
 from gateway.service import Sources, serve
 from pinaivu.errors import PinaivuError, flatten
 
@@ -27,10 +27,7 @@ def main() -> int:
     code = 0
     try:
         config = load_config(arguments.config, os.environ)
-        logging.basicConfig(
-            level=config.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        begin_logging(config.log_level, config.log_format)
         sources = Sources(
             now_ms=lambda: time.time_ns() // 1_000_000,
             random_bytes=os.urandom,

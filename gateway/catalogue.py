@@ -217,6 +217,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "market_refused": Entry(
         503, "the coordinator refused the job for another reason", _AGAIN, retry=True
     ),
+    "draining": Entry(503, "the gateway is shutting down", "retry in a few seconds", retry=True),
     "coordinator_unreachable": Entry(503, "no coordinator can be reached", _AGAIN, retry=True),
     "chain_unavailable": Entry(
         503, "the chain's endpoint can't be reached", "retry in a few seconds", retry=True

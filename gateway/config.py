@@ -34,6 +34,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gateway.log_lines import Format
 from pinaivu.errors import Misconfigured
 
 _PREFIX: Final = "PINAIVU_GATEWAY_"
@@ -58,6 +59,7 @@ class Limits(_Part):
     patience_s: _Seconds = 15  # least time a node may be silent; more where it promised less
     after_cancel_s: _Seconds = 3
     heartbeat_s: _Seconds = 15  # between signs of life on a stream, and before it is begun without
+    drain_s: Annotated[float, Field(ge=0, le=3600)] = 30  # for what runs when told to stop
     content_hours: int = Field(default=24, ge=0)  # prompts and answers on disk, for bundles
 
 
@@ -100,6 +102,9 @@ class Config(_Part):
     models: list[ModelFiles] = Field(min_length=1)
     limits: Limits = Limits()
     log_level: str = "INFO"
+    log_format: Format = "text"
+    metrics_listen: str | None = None
+    cors_origins: list[str] = []
 
 
 def load_config(path: Path, environment: Mapping[str, str]) -> Config:

@@ -44,6 +44,7 @@ from gateway.logs import Entry
 from gateway.parameters import needed_by
 from gateway.quotas import Reservation
 from gateway.relay import Order, Patience
+from gateway.reports import Report
 from gateway.summaries import summary
 from gateway.tasks import Background
 from pinaivu.codes import Feature, Outcome, Reason
@@ -189,6 +190,26 @@ class Exchange:
             row = await self._desk.ledger.found_receipt(job_id)
             return summary(row, self._desk.identity.domain) if row else None
         return None
+
+    def report(self) -> Report:
+        """What came of it, for whoever runs the gateway."""
+        first = next((leg.first_token_ms for leg in self._legs if leg.first_token_ms), 0)
+        created_ms, error = self._draft.job.message.created_ms, self.answer.error
+        return Report(
+            request_id=self.request_id,
+            key_id=self._reservation.key_id,
+            model=self._demand.model.name,
+            log_id=to_hex(self._log.log_id),
+            node=to_hex(self._legs[-1].award.message.node) if self._legs else None,
+            outcome=error.code if error else "complete",
+            attempts=[Reason(leg.result).name.lower() for leg in self._legs],
+            prompt_tokens=self._demand.prompt_tokens if self._legs else 0,
+            output_tokens=sum(leg.output_tokens for leg in self._legs),
+            units=self._used[1] if self._used else 0,
+            first_token_ms=max(1, first - created_ms) if first else 0,
+            total_ms=max(0, self._desk.now_ms() - created_ms),
+            streams=self.streams,
+        )
 
     # Submission and awards
 

@@ -7,7 +7,7 @@ configuration was read. Everything started here ends when the block or the funct
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from gateway.config import MOST_LOGS, Config, Limits, LogConfig
 from gateway.desk import Desk
 from gateway.drafts import Identity
 from gateway.http.app import create_app
+from gateway.http.gate import Counted
+from gateway.http.metrics import metrics_of, serve_metrics
 from gateway.http.surface import Gateway
 from gateway.ledger import Ledger
 from gateway.logs import Log, Logs
@@ -193,9 +195,27 @@ async def serve(config: Config, sources: Sources, stopping: Callable[[], Awaitab
             ) as gateway,
         ):
             _log.info("nodes dial %s", ", ".join(host.addresses()))
-            await run_http(gateway, config.listen, stopping)
+            await _serve_until(gateway, config, stopping)
     finally:
         database.close()
+
+
+async def _serve_until(
+    gateway: Gateway, config: Config, stopping: Callable[[], Awaitable[None]]
+) -> None:
+    """Serve clients and metrics until told to stop, then until what ran has ended."""
+
+    async def drained() -> None:
+        await stopping()
+        await gateway.traffic.drain(config.limits.drain_s, config.limits.after_cancel_s + 1)
+
+    gateway = replace(gateway, cors_origins=tuple(config.cors_origins))
+    metrics = metrics_of(gateway)
+    async with trio.open_nursery() as nursery:
+        if config.metrics_listen:
+            await nursery.start(serve_metrics, metrics, config.metrics_listen)
+        await run_http(gateway, config.listen, drained, counted=metrics.answered)
+        nursery.cancel_scope.cancel()
 
 
 def _logs_on_chain(client: ChainClient) -> list[LogConfig]:
@@ -226,6 +246,8 @@ async def run_http(
     listen: str,
     stopping: Callable[[], Awaitable[None]],
     task_status: Any = trio.TASK_STATUS_IGNORED,
+    *,
+    counted: Counted = lambda _route, _status: None,
 ) -> None:
     """Serve the application at ``host:port`` until `stopping` returns."""
     settings = HttpConfig()
@@ -236,7 +258,7 @@ async def run_http(
     settings.errorlog = logging.getLogger("gateway.http")
     try:
         await serve_http(
-            create_app(gateway),  # type: ignore[arg-type]
+            create_app(gateway, counted),  # type: ignore[arg-type]
             settings,
             shutdown_trigger=stopping,
             task_status=task_status,

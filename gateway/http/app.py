@@ -10,7 +10,7 @@
     GET  /v1/balance                   what the key can pay with
     GET  /v1/receipts                  the key's requests, oldest first
     GET  /v1/attestation               who signs for each log
-    GET  /healthz                      without a key
+    GET  /health, /healthz, /ready     without a key
 
 Every error has OpenAI's form. `create_app` makes as many applications as it is called.
 """
@@ -19,25 +19,28 @@ import logging
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 
 from gateway.errors import ApiError, internal, storage, unreachable
 from gateway.http.attestation import add_attestation_route
+from gateway.http.cors import cors_of
+from gateway.http.gate import Counted, Gate
+from gateway.http.health import add_health_routes
 from gateway.http.inference import add_inference_routes
 from gateway.http.models import add_model_routes
 from gateway.http.payers import add_payer_routes
 from gateway.http.rates import RateHeaders
 from gateway.http.receipts import add_receipt_routes
 from gateway.http.surface import Gateway, error_response
-from pinaivu.encoding import to_hex
 from pinaivu.errors import TransportFailure
 from pinaivu.store.database import StorageFailed
 
 _log = logging.getLogger(__name__)
 
 
-def create_app(gateway: Gateway) -> FastAPI:
-    """The application over a running gateway."""
+def create_app(gateway: Gateway, counted: Counted = lambda _route, _status: None) -> FastAPI:
+    """The application over a running gateway; `counted` is told of each answer."""
     app = FastAPI(title="Pinaivu gateway", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(RateHeaders, gateway=gateway)
     _add_error_handlers(app)
@@ -46,32 +49,11 @@ def create_app(gateway: Gateway) -> FastAPI:
     add_receipt_routes(app, gateway)
     add_payer_routes(app, gateway)
     add_attestation_route(app, gateway)
-
-    @app.get("/healthz")
-    async def health() -> Response:
-        return await _health(gateway)
-
+    add_health_routes(app, gateway)
+    if gateway.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors_of(gateway.cors_origins))
+    app.add_middleware(Gate, traffic=gateway.traffic, counted=counted)
     return app
-
-
-async def _health(gateway: Gateway) -> Response:
-    """200 while requests can be served, by one log at least; what is missing, otherwise."""
-    database = True
-    try:
-        await gateway.ledger.request(bytes(16))
-    except StorageFailed:
-        database = False
-    connected = gateway.logs.connected
-    well = database and bool(connected)
-    body = {
-        "status": "ok" if well else "unavailable",
-        "database": database,
-        "coordinator": bool(connected),
-        "node_peers": len(gateway.desk.pool.peers()),
-        "awaiting_receipts": gateway.logs.waiting,
-        "logs": {to_hex(log_id): log_id in connected for log_id in gateway.logs},
-    }
-    return JSONResponse(body, status_code=200 if well else 503)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -6,7 +6,7 @@ load. What passes has a job signed for it and a task of its own.
 
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -29,6 +29,7 @@ from gateway.ledger import Ledger
 from gateway.logs import Entry, Logs
 from gateway.ports import ServedModel
 from gateway.quotas import Quotas
+from gateway.traffic import Traffic
 from gateway.wallets import Wallets
 from pinaivu.codes import JobKind
 from pinaivu.encoding import InvalidParameter
@@ -49,6 +50,8 @@ class Gateway:
     models: dict[str, ServedModel]
     random: Callable[[int], bytes]
     wallets: Wallets | None = None
+    traffic: Traffic = field(default_factory=Traffic)
+    cors_origins: tuple[str, ...] = ()
 
     @property
     def access(self) -> Access:
@@ -112,7 +115,7 @@ class Gateway:
                 with trio.CancelScope(shield=True):
                     await self.desk.claims.release(claim)
             raise
-        self.desk.nursery.start_soon(exchange.run)
+        self.traffic.start(self.desk.nursery, exchange)
         return exchange
 
     async def _demand(self, raw: bytes, kind: JobKind) -> Demand:
