@@ -28,7 +28,8 @@ class Form:
     whole_object: ClassVar[str]
     logprob_lists: ClassVar[tuple[str, ...]]
 
-    def __init__(self) -> None:
+    def __init__(self, *, streams: bool = False) -> None:
+        self._streams = streams  # then log probabilities are passed on and needn't be kept
         self._logprobs: dict[int, dict[str, list[Any]]] = {}
 
     def shown(self, choices: Sequence[Choice]) -> list[dict[str, Any]]:
@@ -70,6 +71,8 @@ class Form:
     def _keep_logprobs(self, index: int, logprobs: object) -> None:
         if not isinstance(logprobs, dict):
             raise BadResponse("logprobs are an object")
+        if self._streams:
+            return
         kept = self._logprobs.setdefault(index, {})
         for name in self.logprob_lists:
             found = logprobs.get(name)
@@ -100,8 +103,8 @@ class ChatForm(Form):
     whole_object = "chat.completion"
     logprob_lists = ("content", "refusal")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, streams: bool = False) -> None:
+        super().__init__(streams=streams)
         self._told_role: set[int] = set()
 
     def _said(self, index: int, choice: Choice) -> dict[str, Any]:
@@ -117,8 +120,11 @@ class ChatForm(Form):
         return {"delta": {}}
 
     def _whole_part(self, choice: Choice) -> dict[str, Any]:
-        empty = {"role": "assistant", "content": None, "refusal": None}
-        return {"message": empty | _with_both_names(choice["message"])}
+        message = {"role": "assistant", "content": None, "refusal": None}
+        message |= _with_both_names(choice["message"])
+        if "tool_calls" in message:
+            message["tool_calls"] = [_whole_call(call) for call in message["tool_calls"]]
+        return {"message": message}
 
 
 class CompletionForm(Form):
@@ -180,12 +186,18 @@ def _with_both_names(message: Mapping[str, Any]) -> dict[str, Any]:
     return {**message, **({"reasoning": thought, "reasoning_content": thought} if thought else {})}
 
 
+def _whole_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool call with the members that canonical form leaves out where they are empty."""
+    empty = {"name": "", "arguments": ""}
+    return {"id": "", "type": "function", **call, "function": empty | call.get("function", {})}
+
+
 def form_of(demand: Demand) -> Form:
     """The form of a request's answer."""
     match demand.request.kind:
         case JobKind.CHAT:
-            return ChatForm()
+            return ChatForm(streams=demand.streams)
         case JobKind.COMPLETION:
-            return CompletionForm()
+            return CompletionForm(streams=demand.streams)
         case JobKind.EMBEDDING:
             return EmbeddingForm(as_base64=demand.body.get("encoding_format") == "base64")

@@ -43,7 +43,7 @@ _NUDGE_AFTER_S: Final = 0.25
 _WORDS_PER_TOKEN: Final = 4
 _EVENTS_APART: Final = 1024
 _BYTES_PER_TOKEN: Final = 8 << 10  # an event with twenty alternatives of its token, spelt in bytes
-_BYTES_APART: Final = 1 << 20
+_BYTES_APART: Final = wire.MAX_WORK_FRAME  # an embedding has no tokens, and comes in one frame
 _WHOLE: Final = frozenset({Finish.STOP, Finish.LENGTH, Finish.TOOL_CALLS, Finish.CONTENT_FILTER})
 _REFUSALS: Final = range(Reason.REFUSED, Reason.PASSED_OVER)
 

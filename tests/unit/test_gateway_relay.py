@@ -251,9 +251,11 @@ async def test_more_bytes_than_the_tokens_can_need_are_a_violation() -> None:
     """A node can't fill the gateway's memory with what counts as no token."""
     async with running() as rig:
         padding = b'{"choices":[],"padding":"' + b"x" * 1_000_000 + b'"}'
-        for _ in range(3):
+        for _ in range(1 + wire.MAX_WORK_FRAME // len(padding)):
             rig.node.send(wire.encode(wire.Chunk([padding])))
             await rig.node.flush()
+        assert not rig.over.is_set()
+        rig.node.send(wire.encode(wire.Chunk([padding])))
         failure = await rig.ended()
         assert isinstance(failure, AttemptFailed)
         assert failure.reason == Reason.PROTOCOL_VIOLATION
