@@ -29,7 +29,13 @@ from gateway.errors import AttemptFailed
 from gateway.outlet import ClientStalled
 from gateway.ports import ServedModel
 from pinaivu.codes import Finish, JobKind, Reason
-from pinaivu.commitments import TOKENS_PER_ACK, AckChain, acks_due, chain_length
+from pinaivu.commitments import (
+    TOKENS_PER_ACK,
+    AckChain,
+    acks_due,
+    chain_length,
+    tokens_acknowledged,
+)
 from pinaivu.errors import InvalidEncoding, PinaivuError, TransportFailure
 from pinaivu.messages import Award, Completion
 from pinaivu.metering import Tolerance
@@ -37,6 +43,7 @@ from pinaivu.openai import BadResponse
 from pinaivu.p2p import wire
 from pinaivu.p2p.frames import FrameStream
 from pinaivu.store.database import StorageFailed
+from pinaivu.tokens import LateCounter
 from pinaivu.typed_data import Domain, Signed, signed_from_bytes
 
 _NUDGE_AFTER_S: Final = 0.25
@@ -102,17 +109,18 @@ class Relay:
         self._may_release = may_release
         self._now_ms = now_ms
         self._kind = JobKind(order.draft.job.message.kind)
-        self._counter = order.model.tokenizer.output_counter(self._kind)
+        self._counter = LateCounter(order.model.tokenizer.output_counter(self._kind))
         most = order.award.message.max_output_tokens
         self._events_left = _WORDS_PER_TOKEN * most + _EVENTS_APART
         self._bytes_left = _BYTES_PER_TOKEN * most + _BYTES_APART
         self._job = order.draft.job.message
         self._most_acks = chain_length(order.award.message.max_output_tokens)
-        self.output_tokens = 0
         self.acks = 0
         self.first_token_ms = 0
         self.finished_ms = 0
         self.completion: Signed[Completion] | None = None
+        self._near_border = 0  # from this count on, a node may be waiting for an acknowledgement
+        self._whole_count: int | None = None
 
     async def run(self) -> None:
         """Return when the answer has come whole. Can be cancelled.
@@ -136,7 +144,12 @@ class Relay:
         finally:
             self.finished_ms = self._now_ms()
         self._require_whole(self.completion.message)
-        self.output_tokens = self._final_count()
+        self._whole_count = self._final_count()
+
+    @property
+    def output_tokens(self) -> int:
+        """Our count of what has come; of a whole answer, in the text's order."""
+        return self._counter.count if self._whole_count is None else self._whole_count
 
     async def stop(self) -> None:
         """Tell the node to stop, and give it a moment to sign what it did."""
@@ -177,10 +190,8 @@ class Relay:
         raise AttemptFailed(reason, f"the node sent nothing for {patience:g} s")
 
     def _close_to_border(self) -> bool:
-        border = TOKENS_PER_ACK * self.acks
-        return 0 < self.acks < self._order.chain.length and not self._order.tolerance.exceeded(
-            border, self.output_tokens
-        )
+        """Whether a node that counts as it may could be waiting for the next acknowledgement."""
+        return 0 < self.acks < self._order.chain.length and self._counter.reaches(self._near_border)
 
     def _take(self, frame: wire.WorkUp) -> None:
         match frame:
@@ -204,14 +215,17 @@ class Relay:
         self._answer.flush()
         if text:
             self.first_token_ms = self.first_token_ms or self._now_ms()
-            self.output_tokens = self._counter.feed(text)
+            self._counter.feed(text)
             self._require_no_more_than_awarded()
 
     async def _acknowledge(self) -> None:
         """Accept what has come; the prompt, too, once there is content or an end without any."""
-        if self.completion or not (self.output_tokens or self._answer.complete):
+        if self.completion or not (self.first_token_ms or self._answer.complete):
             return
-        due = min(acks_due(self.output_tokens, self._job.max_output_tokens), self._most_acks)
+        most = self._job.max_output_tokens
+        if self.acks and not self._counter.reaches(tokens_acknowledged(self.acks + 1, most)):
+            return
+        due = min(acks_due(self._counter.count, most), self._most_acks)
         if due > self.acks:
             await self._release(due)
 
@@ -220,12 +234,13 @@ class Relay:
         if self._stream.over:
             return  # the node has said its last already, and it lies here: this would come too late
         self.acks = acks
+        self._near_border = self._order.tolerance.least(TOKENS_PER_ACK * acks)
         self._stream.send(wire.encode(wire.Ack(acks, self._order.chain.preimage(acks))))
 
     def _require_no_more_than_awarded(self) -> None:
         most = self._order.award.message.max_output_tokens
         # Tokenized again, an engine's text may have a few tokens more than it sampled.
-        if self.output_tokens > most + max(TOKENS_PER_ACK, most // 8):
+        if self._counter.reaches(most + max(TOKENS_PER_ACK, most // 8) + 1):
             raise AttemptFailed(Reason.PROTOCOL_VIOLATION, f"more than the {most} tokens awarded")
 
     def _keep(self, raw: bytes | None) -> None:

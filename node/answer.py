@@ -2,7 +2,8 @@
 
     body = engine_body(order)
     answer = Answer(order)
-    answer.take(event)        # tokens so far, by this node's own tokenizer
+    answer.take(event)
+    answer.tokens             # so far, by this node's own tokenizer
     answer.segment()          # this node's part of the text
 
 `engine_body` is the client's body with only what an engine has to be told differently. `Answer` is
@@ -18,6 +19,7 @@ from pinaivu.codes import Finish, JobKind
 from pinaivu.commitments import response_commitment, response_digest, segment_commitment
 from pinaivu.metering import Tolerance
 from pinaivu.openai import finish_of, gather
+from pinaivu.tokens import LateCounter
 
 _NOT_FOR_ENGINES: Final = frozenset({"pinaivu", "max_completion_tokens"})
 """Said to the market, or said again as `max_tokens`."""
@@ -51,19 +53,25 @@ class Answer:
         self._order = order
         self._kind = order.request.kind
         self._gathered = gather(self._kind, order.request.choices, order.prefix)
-        self._counter = order.model.tokenizer.output_counter(self._kind)
+        self._counter = LateCounter(order.model.tokenizer.output_counter(self._kind))
         self.begun = False
         """Whether anything has come that an acknowledgement could be for."""
-        self.tokens = 0
-        """Output tokens so far; exact while text only grows at its end (`output_tokens` is)."""
 
-    def take(self, event: bytes) -> int:
-        """Add one event; the tokens so far. Raises `BadResponse` for what is no chunk."""
+    def take(self, event: bytes) -> None:
+        """Add one event. Raises `BadResponse` for what is no chunk."""
         added = self._gathered.feed(event)
         if added:
             self.begun = True
-            self.tokens = self._counter.feed(added)
-        return self.tokens
+            self._counter.feed(added)
+
+    @property
+    def tokens(self) -> int:
+        """Output tokens so far; exact while text only grows at its end (`output_tokens` is)."""
+        return self._counter.count
+
+    def reaches(self, tokens: int) -> bool:
+        """Whether there are so many; cheaper than asking how many."""
+        return self._counter.reaches(tokens)
 
     @property
     def complete(self) -> bool:

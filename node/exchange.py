@@ -40,6 +40,11 @@ class Window:
             return False
         return self._tokens - self._acks.tokens < TOKENS_PER_ACK
 
+    @property
+    def full_at(self) -> int:
+        """The output's count from which on there is no room; below it, it needn't be `put`."""
+        return self._acks.tokens + TOKENS_PER_ACK
+
     def put(self, tokens: int) -> None:
         """An event joined the frame to be sent; `tokens` is the output's count with it."""
         self._tokens = max(self._tokens, tokens)

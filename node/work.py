@@ -138,12 +138,13 @@ class Work:
         if not self.window.room:
             self._send()
             await self._until(lambda: self.window.room)
-        tokens = self.answer.take(event)
+        self.answer.take(event)
         self._held.append(event)
-        self.window.put(tokens)
+        if self.answer.reaches(self.window.full_at):
+            self.window.put(self.answer.tokens)
         if self.answer.begun and not self.first_token_ms:
             self.first_token_ms = self._now_ms()
-        if tokens > _OVERRUN * self.order.award.max_output_tokens:
+        if self.answer.reaches(_OVERRUN * self.order.award.max_output_tokens + 1):
             self._send()
             self.halt(OVERRUN)
             await trio.lowlevel.checkpoint()

@@ -33,6 +33,10 @@ class Tolerance(Struct, frozen=True):
         """Whether the counts differ by more than the tolerance."""
         return abs(one - other) > max(self.tokens, max(one, other) * self.ppm // _MILLION)
 
+    def least(self, count: int) -> int:
+        """The smallest count that does not lie too far below `count`."""
+        return count - max(self.tokens, count * self.ppm // _MILLION)
+
 
 class Attempt(Struct, frozen=True, kw_only=True):
     """All evidence about one award: what the node and the gateway said of it."""

@@ -32,6 +32,7 @@ TEMPLATE_FILE: Final = "chat_template.jinja"
 
 _KEPT_CHARS: Final = 32
 _LONGEST_WORD_CHARS: Final = 256
+_SPELT_OUT: Final = 11  # bytes that one byte may become by normalisation, at most
 _INPUTS: Final = {JobKind.COMPLETION: "prompt", JobKind.EMBEDDING: "input"}
 
 
@@ -146,6 +147,52 @@ class NothingGenerated:
     def finish(self) -> int:
         """Nothing."""
         return 0
+
+
+class LateCounter:
+    """Counts a growing text only where it may have reached a border that somebody asks for.
+
+        counter.feed("Par")
+        counter.reaches(32)       # False, without counting: three bytes are no 32 tokens
+        counter.count             # exact, and counts what is left to count
+
+    A token of an ASCII text stands for at least one of its characters, but for the one that some
+    tokenizers put before all of it. Other text may be spelt out before it is split: U+FDFA, three
+    bytes, becomes 33. So most pieces of a stream needn't be counted by themselves.
+    """
+
+    def __init__(self, counter: OutputCounter) -> None:
+        self._counter = counter
+        self._counted = 0
+        self._uncounted: list[str] = []
+        self._most = 1  # tokens that there can be
+
+    def feed(self, text: str) -> None:
+        """Add a piece."""
+        if text:
+            self._uncounted.append(text)
+            self._most += len(text) if text.isascii() else _SPELT_OUT * len(text.encode())
+
+    def reaches(self, tokens: int) -> bool:
+        """Whether there are at least so many tokens."""
+        return self._most >= tokens and self.count >= tokens
+
+    @property
+    def count(self) -> int:
+        """Tokens of everything so far."""
+        self._count_rest()
+        return self._counted
+
+    def finish(self) -> int:
+        """Tokens of the whole text, exactly."""
+        self._count_rest()
+        return self._counter.finish()
+
+    def _count_rest(self) -> None:
+        if self._uncounted:
+            self._counted = self._counter.feed("".join(self._uncounted))
+            self._uncounted.clear()
+            self._most = self._counted + 1
 
 
 class StreamCounter:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pinaivu.tokens import Tokenizer
+from pinaivu.tokens import LateCounter, Tokenizer
 from tests.unit.tiny_tokenizer import (
     SPLITTERS,
     TEMPLATE,
@@ -129,3 +129,47 @@ def test_work_grows_with_the_text_and_not_with_its_square(text: str) -> None:
     for start in range(0, len(text), 4):
         counter.feed(text[start : start + 4])
     counter.finish()
+
+
+@pytest.mark.parametrize("splitter", SPLITTERS)
+@given(seed=st.integers(0, 2**32), step=st.integers(1, 40))
+@settings(max_examples=30, deadline=None)
+def test_a_late_counter_knows_every_border(splitter: str, seed: int, step: int) -> None:
+    """It never says that a border isn't reached because it hasn't counted."""
+    counter = LateCounter(tokenizer(splitter).stream())
+    text, border = "", step
+    for piece in pieces_of(seed):
+        text += piece
+        counter.feed(piece)
+        true = tokenizer(splitter).count_text(text)
+        assert counter.reaches(border) == (true >= border)
+        while border <= true:
+            border += step
+    assert counter.count == counter.finish() == tokenizer(splitter).count_text(text)
+
+
+def test_a_late_counter_counts_seldom() -> None:
+    """Between two borders a few times, and not once for each word."""
+
+    class Asked:
+        """A counter that says how often it was asked."""
+
+        def __init__(self) -> None:
+            self.times = 0
+            self._real = tokenizer(SPLITTERS[0]).stream()
+
+        def feed(self, text: str) -> int:
+            self.times += 1
+            return self._real.feed(text)
+
+        def finish(self) -> int:
+            return self._real.finish()
+
+    asked = Asked()
+    counter = LateCounter(asked)
+    words = 3200
+    for number in range(words):
+        counter.feed(" lit")
+        counter.reaches(32 * (1 + number // 32))
+    assert counter.finish() == words
+    assert asked.times < words / 2
