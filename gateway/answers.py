@@ -163,6 +163,8 @@ class Answer:
 
     def _show(self, event: bytes) -> None:
         """Queue an event's choices as a chunk of ours, without their finish."""
+        if not self._form.in_chunks:
+            return
         shown = self._form.shown(_decode(event).get("choices") or ())
         if shown and self._demand.streams:
             self._next.append(self._head + _encode(shown) + b"}\n\n")

@@ -175,6 +175,7 @@ class Exchange:
                 self.answer.finish(output_tokens, await self._receipt_summary())
                 return
             if leg.result == Reason.CLIENT_GONE:
+                _log.info("request %s: its client closed it (499)", self.request_id)
                 await self._conclude(Outcome.CLIENT_GONE)
                 self.answer.fail(from_attempt(leg.result, "the client went away", cut=True))
                 return

@@ -27,6 +27,7 @@ class Form:
     chunk_object: ClassVar[str]
     whole_object: ClassVar[str]
     logprob_lists: ClassVar[tuple[str, ...]]
+    in_chunks: ClassVar[bool] = True
 
     def __init__(self, *, streams: bool = False) -> None:
         self._streams = streams  # then log probabilities are passed on and needn't be kept
@@ -150,14 +151,11 @@ class EmbeddingForm(Form):
 
     id_prefix = "embd-"
     chunk_object = whole_object = "list"
+    in_chunks = False
 
     def __init__(self, *, as_base64: bool) -> None:
         super().__init__()
         self._as_base64 = as_base64
-
-    def shown(self, choices: Sequence[Choice]) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Nothing: there are no chunks."""
-        return []
 
     def whole(
         self, head: Mapping[str, Any], choices: Sequence[Choice], usage: Mapping[str, int]

@@ -31,7 +31,12 @@ SCHEMA: Final = {
     "json_schema": {
         "name": "lamp",
         "strict": True,
-        "schema": {"type": "object", "properties": {"lit": {"type": "boolean"}}},
+        "schema": {
+            "type": "object",
+            "properties": {"lit": {"type": "boolean"}},
+            "required": ["lit"],
+            "additionalProperties": False,
+        },
     },
 }
 TOKEN: Final = {

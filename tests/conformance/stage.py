@@ -5,8 +5,9 @@
 """
 
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,7 +115,7 @@ class Stage(Network):
                 "kind": "attached",
                 "url": self.engine_url,
                 "engine_name": ENGINE_MODEL,
-                "slots": 4,
+                "slots": 32,  # an attempt without a completion counts as open for two seconds
                 "context_tokens": CONTEXT,
                 "kinds": ["chat", "completion", "embedding"],
                 "features": ["tools", "structured", "logprobs", "choices", "images", "reasoning"],
@@ -126,6 +127,21 @@ class Stage(Network):
             self.children[name].require_running()
         found = read_json(f"{self.log_url}/market")["models"]
         return set(found) >= {MODEL, REAL_MODEL}
+
+    def gateway_rows(self, query: str) -> list[Any]:
+        """Rows of the gateway's database, which is only read."""
+        path = self.folder.root / "databases" / "gateway.db"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+            return connection.execute(query).fetchall()
+
+    def settlement(self, request_id: str) -> str | None:
+        """How far a receipt is settled; None while there is none."""
+        answer = httpx.get(
+            f"{self.gateway_url}/v1/receipts/{request_id}",
+            headers={"authorization": f"Bearer {self.key}"},
+            timeout=30,
+        )
+        return answer.json()["settlement"]["state"] if answer.status_code == 200 else None
 
     def wrong_bodies(self) -> list[str]:
         """Requests that the scripted engine did not expect."""
