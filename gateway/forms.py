@@ -121,7 +121,7 @@ class ChatForm(Form):
         return {"delta": {}}
 
     def _whole_part(self, choice: Choice) -> dict[str, Any]:
-        message = {"role": "assistant", "content": None, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
         message |= _with_both_names(choice["message"])
         if "tool_calls" in message:
             message["tool_calls"] = [_whole_call(call) for call in message["tool_calls"]]

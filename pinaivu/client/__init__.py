@@ -17,6 +17,7 @@ What is verified of an answer is what commitments cover (types.md, section 5): t
 finish reasons. Logprobs, usage and members of other names are the gateway's word.
 """
 
+from pinaivu.client.bundles import books_at
 from pinaivu.client.clients import (
     AsyncVerifyingClient,
     VerifyingClient,
@@ -36,6 +37,7 @@ __all__ = [
     "Trust",
     "VerifyingClient",
     "answers",
+    "books_at",
     "verifying",
     "verifying_async",
 ]

@@ -1,13 +1,18 @@
 """Asks a gateway for a bundle until it is there, or for as long as the client is ready to wait.
 
-`Poll` decides and does nothing: whoever drives it sends the request and sleeps.
+`Poll` decides and does nothing: whoever drives it sends the request and sleeps. `books_at` asks a
+log for what a large auction's bundle leaves out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
+
+import httpx
 
 from pinaivu.client.errors import ReceiptMissing
 from pinaivu.client.exchange import Asked, Given
+from pinaivu.encoding import parse_json, to_hex
+from pinaivu.errors import InvalidEncoding, TransportFailure
 
 _MOST_BYTES: Final = 64 << 20  # a bundle holds every offer of its auction
 _FIRST_S: Final = 0.1
@@ -51,3 +56,19 @@ def require_bounded(parts: Sequence[bytes]) -> None:
     """`ReceiptMissing` for an answer that is longer than any bundle."""
     if sum(map(len, parts)) > _MOST_BYTES:
         raise ReceiptMissing(f"the gateway's bundle is longer than {_MOST_BYTES} bytes")
+
+
+def books_at(log_url: str) -> Callable[[bytes], object]:
+    """Finds books at a log's public server, for `Trust.books`.
+
+    Whatever it serves is checked against the root; `TransportFailure` where it serves nothing.
+    """
+
+    def find(root: bytes) -> object:
+        url = f"{log_url.rstrip('/')}/books/{to_hex(root)}"
+        try:
+            return parse_json(httpx.get(url, timeout=30).raise_for_status().content)
+        except (httpx.HTTPError, InvalidEncoding) as error:
+            raise TransportFailure(f"no book at {url}: {error}") from error
+
+    return find

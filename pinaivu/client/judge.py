@@ -15,10 +15,12 @@ from pinaivu.bundles import unpack
 from pinaivu.client.errors import AnswerRefuted, AnswerUnproven
 from pinaivu.client.exchange import Asked, Given
 from pinaivu.client.trust import Trust
+from pinaivu.errors import InvalidEncoding, PeerFault
 from pinaivu.verify.case import Copies
 from pinaivu.verify.contents import Contents, read_contents
 from pinaivu.verify.findings import shown
 from pinaivu.verify.report import REFUTED, Report
+from pinaivu.verify.rerun import book_beside
 from pinaivu.verify.verifier import Verifier
 
 _VIEW_MS: Final = 30_000
@@ -55,6 +57,7 @@ class Judge:
             response=given.response,
             account_limit=trust.account_limit,
             tokenizer=trust.tokenizer,
+            book=self._book(raw),
         )
         young = self._seen_ms is not None and self._now_ms() < self._seen_ms + _VIEW_MS
         if young or trust.chain is None:
@@ -63,6 +66,16 @@ class Judge:
                 return report
         self._verifier.chain, self._seen_ms = trust.chain(), self._now_ms()
         return self._verifier.verify(raw, copies)
+
+    def _book(self, raw: bytes) -> object:
+        """The book that the bundle's transcript leaves out, if it does."""
+        if self._trust.books is None:
+            return None
+        try:
+            root = book_beside(read_contents(unpack(raw)).transcript)
+        except (InvalidEncoding, PeerFault):
+            return None  # the report says so
+        return None if root is None else self._trust.books(root)
 
     def _require_this_request(
         self, asked: Asked, given: Given, contents: Contents, report: Report

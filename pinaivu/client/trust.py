@@ -52,6 +52,8 @@ class Trust(Struct, frozen=True, kw_only=True):
     """A client's terms. Empty pins mean any that the policy's steps show to be right.
 
     `chain` makes a view of the chain as it is now; it is asked again when one has become old.
+    `books` finds an auction's book by its root, where more than 256 nodes offered and it stands
+    apart from the bundle (`pinaivu.client.books_at`); without it V7 can't be judged then.
     `signers` are epoch keys' addresses (20 bytes), `measurements` digests of code (32 bytes).
     `account_limit` is the limit that a hosted key's holder was promised, `max_cost_units` the most
     one answer may cost, `max_age_ms` how long before it was asked a job may have been made.
@@ -59,6 +61,7 @@ class Trust(Struct, frozen=True, kw_only=True):
 
     policy: Policy
     chain: Callable[[], ChainFacts] | None = None
+    books: Callable[[bytes], object] | None = None
     signers: frozenset[bytes] = frozenset()
     measurements: frozenset[bytes] = frozenset()
     tokenizer: TokenCounter | None = None

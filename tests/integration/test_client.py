@@ -18,6 +18,7 @@ from pinaivu.testing.lies import TRUTH, Lies
 from pinaivu.testing.scenarios import SCENARIOS, Scenario
 from pinaivu.verify.facts import ChainFacts
 from tests.integration.lying_gateway import Json, LyingGateway, serving
+from tests.unit.test_verify_books import crowd
 from tests.unit.verify_support import network
 
 pytestmark = pytest.mark.filterwarnings(
@@ -247,6 +248,26 @@ def test_what_a_policy_needs_and_lacks_is_withheld(place: Place) -> None:
     easy = place.trust(policy=replace(policy, needs=policy.needs - {"V7"}))
     assert refused(place, place.client()) == "answer_unproven"
     assert place.ask(place.client(easy)) == text(place)
+
+
+def test_a_large_auctions_book_is_fetched_and_checked() -> None:
+    """More than 256 offers stand apart from the bundle; without them V7 can't be judged."""
+    market = crowd()
+    with serving(LyingGateway(of(market.factory, market.made))) as gateway, ExitStack() as closing:
+        place = Place(market.factory, gateway, closing)
+        assert refused(place, place.client()) == "answer_unproven"
+        asked = list[bytes]()
+
+        def books(root: bytes) -> object:
+            asked.append(root)
+            return market.book()
+
+        assert place.ask(place.client(place.trust(books=books))) == text(place)
+        assert asked
+        other = {"rows": market.book()["rows"][1:]}
+        assert refused(place, place.client(place.trust(books=lambda _: other)))
+        nowhere = client.books_at("http://127.0.0.1:9")
+        assert refused(place, place.client(place.trust(books=nowhere))) == "answer_unproven"
 
 
 def test_a_chain_that_cannot_be_asked_is_fail_closed(place: Place) -> None:
