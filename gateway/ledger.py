@@ -14,7 +14,7 @@ that did happen changes nothing. What hangs on what:
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import delete, func
+from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
 from pinaivu.messages import Grant
@@ -72,6 +72,7 @@ class Ledger:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self._untidy = True  # whether emptied contents may still stand in the write-ahead log
 
     # Keys and grants
 
@@ -223,16 +224,20 @@ class Ledger:
         return await self._writer.read(lambda session: session.get(ReceiptRow, job_id))
 
     async def forget_contents(self, before_ms: int) -> None:
-        """Empty prompts and answers of requests made before `before_ms`."""
+        """Empty prompts and answers of requests made before `before_ms`, and leave no trace."""
 
-        def write(session: Session) -> None:
-            old = select(RequestRow).where(
-                col(RequestRow.created_ms) < before_ms, col(RequestRow.body).is_not(None)
+        def write(session: Session) -> int:
+            old = (
+                update(RequestRow)
+                .where(col(RequestRow.created_ms) < before_ms)
+                .where(col(RequestRow.body).is_not(None) | col(RequestRow.response).is_not(None))
+                .values(body=None, response=None)
             )
-            for row in session.exec(old):
-                row.body = row.response = None
+            return int(session.connection().execute(old).rowcount)
 
-        await self._writer.write(write)
+        self._untidy = bool(await self._writer.write(write)) or self._untidy
+        if self._untidy:
+            self._untidy = not await self._writer.forget_deleted()
 
 
 def _state(session: Session, job_id: bytes) -> str:

@@ -8,6 +8,7 @@ power loss. Calls are synchronous; services make them from worker threads, with 
         session.add(...)
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -22,6 +23,12 @@ from sqlmodel import Session, create_engine
 
 from pinaivu.errors import Misconfigured, TransportFailure
 
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "secure_delete=ON",  # what is deleted is overwritten
+)
 SERVICES: Final = ("coordinator", "gateway", "node", "explorer")
 
 
@@ -54,6 +61,26 @@ class Database:
         except SQLAlchemyError as error:
             raise StorageFailed(f"the database refused the read: {error}") from error
 
+    def forget_deleted(self) -> bool:
+        """Leave nothing of what was deleted in SQLite's write-ahead log; whether that is so.
+
+        False while somebody reads or writes: try again later. Elsewhere deleted rows are the
+        server's business (PostgreSQL's vacuum), and this does nothing.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return True
+        try:
+            connection = self._engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                (busy, *_) = cursor.fetchone() or (1,)
+            finally:
+                connection.close()
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise StorageFailed(f"the database refused a checkpoint: {error}") from error
+        return not busy
+
     def close(self) -> None:
         """Release all connections."""
         self._engine.dispose()
@@ -79,9 +106,11 @@ def open_database(url: str, service: str) -> Database:
 
 
 def _options(url: str) -> dict[str, Any]:
+    # Errors quote statements and end in logs: they must not quote what is written.
     if url.startswith("sqlite"):
-        return {"connect_args": {"check_same_thread": False, "timeout": 30}}
-    return {"pool_pre_ping": True}
+        timeouts = {"check_same_thread": False, "timeout": 30}
+        return {"connect_args": timeouts, "hide_parameters": True}
+    return {"pool_pre_ping": True, "hide_parameters": True}
 
 
 def _prepare_sqlite(engine: Engine) -> None:
@@ -90,7 +119,7 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver leaves transactions to us
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
     def begin(connection: Connection) -> None:

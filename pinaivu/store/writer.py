@@ -54,6 +54,11 @@ class Writer:
         """Return once everything handed over before is durable."""
         await self.write(lambda _session: None)
 
+    async def forget_deleted(self) -> bool:
+        """`Database.forget_deleted`, behind what was handed over before."""
+        await self.settled()
+        return await trio.to_thread.run_sync(self._database.forget_deleted)
+
     async def read(self, action: Callable[[Session], T]) -> T:
         """Run a read in a worker thread, beside the writes."""
 
