@@ -3,7 +3,8 @@
     python -m bench.gateway_scripted_engine --model NAME --port N
 
 What it streams stands at the end of the last message, "… script 48 20": 48 tokens, one each 20 ms;
-with 0 it sends as fast as it can. Without a script: `max_tokens` of them, one each 30 ms.
+with 0 it sends as fast as it can. Without a script: `max_tokens` of them, one each 30 ms. At the
+end "reverse WORD" streams the word backwards, and "refuse WORD" is refused by quoting the prompt.
 As vLLM's server does, it runs on asyncio, writes each event by itself and yields in between, so
 that concurrent streams take turns. Each word is one token of the demo model's tokenizer.
 """
@@ -19,6 +20,8 @@ from typing import Any, Final
 _TEXT: Final = "the sea was calm and the light of the old tower went round over the dark water"
 WORDS: Final = tuple(_TEXT.split())
 _SCRIPT: Final = re.compile(r"script (\d+) (\d+)\Z")
+_REVERSE: Final = re.compile(r"reverse (\S+)\Z")
+_REFUSE: Final = re.compile(r"refuse (\S+)\Z")
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
@@ -32,16 +35,19 @@ class Script:
         self.model = str(body.get("model"))
         self.prompt = str(body["messages"][-1]["content"])
         self.usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        self.refused = bool(_REFUSE.search(self.prompt))
+        backwards = _REVERSE.search(self.prompt)
+        self.words = tuple(backwards[1][::-1]) if backwards else tuple(f" {word}" for word in WORDS)
         found = _SCRIPT.search(self.prompt)
         most = int(body.get("max_tokens") or body.get("max_completion_tokens") or 16)
-        self.tokens = int(found[1]) if found else most
+        self.tokens = int(found[1]) if found else len(self.words) if backwards else most
         self.interval_s = (int(found[2]) if found else 30) / 1000
 
     def events(self) -> Iterator[bytes]:
         """The role, each token, the end, perhaps usage, and the end mark."""
         yield self._event([{"index": 0, "delta": {"role": "assistant", "content": ""}}])
         for number in range(self.tokens):
-            delta = {"content": " " + WORDS[number % len(WORDS)]}
+            delta = {"content": self.words[number % len(self.words)]}
             choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
             yield self._event([choice])
         yield self._event([{"index": 0, "delta": {}, "finish_reason": "stop"}])
@@ -51,7 +57,7 @@ class Script:
 
     def whole(self) -> dict[str, Any]:
         """The same as one body, for requests that don't stream."""
-        text = "".join(" " + WORDS[number % len(WORDS)] for number in range(self.tokens))
+        text = "".join(self.words[number % len(self.words)] for number in range(self.tokens))
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         head = {"id": "chatcmpl-scripted", "object": "chat.completion", "created": 0}
@@ -80,7 +86,10 @@ async def serve(model: str, reader: asyncio.StreamReader, writer: asyncio.Stream
             if path == "/v1/chat/completions":
                 asked = json.loads(body)
                 script = Script(asked)
-                if asked.get("stream"):
+                if script.refused:
+                    error = {"message": f"can't answer {script.prompt!r}", "type": "BadRequest"}
+                    _answer(writer, {"error": error}, b"400 Bad Request")
+                elif asked.get("stream"):
                     await _stream(script, writer)
                 else:
                     _answer(writer, script.whole())
@@ -113,10 +122,10 @@ async def _stream(script: Script, writer: asyncio.StreamWriter) -> None:
     writer.write(b"0\r\n\r\n")
 
 
-def _answer(writer: asyncio.StreamWriter, value: dict[str, Any]) -> None:
+def _answer(writer: asyncio.StreamWriter, value: dict[str, Any], status: bytes = b"200 OK") -> None:
     body = json.dumps(value).encode()
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    writer.write(head % len(body) + body)
+    head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    writer.write(head % (status, len(body)) + body)
 
 
 async def main(model: str, port: int) -> None:

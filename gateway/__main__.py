@@ -16,6 +16,7 @@ import trio
 from gateway.config import load_config
 from gateway.log_lines import begin_logging
 from gateway.service import Sources, serve
+from pinaivu.core_dumps import forbid_core_dumps
 from pinaivu.errors import PinaivuError, flatten
 
 
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="TOML, or JSON as .json")
     arguments = parser.parse_args()
     code = 0
+    forbid_core_dumps()
     try:
         config = load_config(arguments.config, os.environ)
         begin_logging(config.log_level, config.log_format)

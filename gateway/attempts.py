@@ -61,7 +61,9 @@ class Attempts:
             except AttemptFailed as failed:
                 leg.result, leg.detail = failed.reason, str(failed)
                 leg.engine_status = failed.engine_status
-                _log.info("job %s: rank %d: %s", row.job_id.hex(), row.rank, failed)
+                # Not in the node's words: those may quote the prompt, and are for its client.
+                result = Reason(failed.reason).name.lower()
+                _log.info("job %s: rank %d: %s", row.job_id.hex(), row.rank, result)
         await written.wait()
         return leg
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import delete, func
+from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
 from pinaivu.messages import Grant, Receipt
@@ -77,6 +77,7 @@ class Ledger:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self._untidy = True  # whether emptied contents may still stand in the write-ahead log
 
     # Keys and grants
 
@@ -283,16 +284,20 @@ class Ledger:
         return [signed_from_bytes(Receipt, raw).message for raw in rows]
 
     async def forget_contents(self, before_ms: int) -> None:
-        """Empty prompts and answers of requests made before `before_ms`."""
+        """Empty prompts and answers of requests made before `before_ms`, and leave no trace."""
 
-        def write(session: Session) -> None:
-            old = select(RequestRow).where(
-                col(RequestRow.created_ms) < before_ms, col(RequestRow.body).is_not(None)
+        def write(session: Session) -> int:
+            old = (
+                update(RequestRow)
+                .where(col(RequestRow.created_ms) < before_ms)
+                .where(col(RequestRow.body).is_not(None) | col(RequestRow.response).is_not(None))
+                .values(body=None, response=None)
             )
-            for row in session.exec(old):
-                row.body = row.response = None
+            return int(session.connection().execute(old).rowcount)
 
-        await self._writer.write(write)
+        self._untidy = bool(await self._writer.write(write)) or self._untidy
+        if self._untidy:
+            self._untidy = not await self._writer.forget_deleted()
 
 
 def _add_differences(session: Session, rows: Sequence[CountDifferenceRow]) -> None:

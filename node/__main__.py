@@ -17,6 +17,7 @@ import trio
 
 from node.config import Config, load_config
 from node.service import Surroundings, open_node
+from pinaivu.core_dumps import forbid_core_dumps
 from pinaivu.errors import PinaivuError, flatten
 from pinaivu.keys import checksum
 
@@ -30,6 +31,7 @@ def main() -> int:
     for chatty in ("alembic", "httpx"):  # each start's migrations, each poll
         logging.getLogger(chatty).setLevel(logging.WARNING)
     code = 0
+    forbid_core_dumps()
     try:
         trio.run(_serve, load_config(arguments.config))
     except* PinaivuError as group:

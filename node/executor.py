@@ -198,7 +198,7 @@ def _report(work: Work) -> None:
         "order %s rank %d: %s, %d tokens, %d acknowledgements",
         award.job_id.hex(),
         award.rank,
-        work.stop.detail if work.stop else "whole",
+        work.stop.reason.name.lower() if work.stop else "whole",
         answer.tokens,
         work.window.acks,
     )

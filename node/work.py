@@ -176,7 +176,8 @@ def _violation(detail: str) -> Stop:
 
 
 def _engine_failure(error: TransportFailure | PeerFault) -> Stop:
-    _logger.warning("the engine failed an order: %s", error)
+    # What an engine says may quote the prompt: it goes to the gateway, never into a log.
+    _logger.warning("the engine failed an order: %s", type(error).__name__)
     reason = Reason.ENGINE_ERROR
     if isinstance(error, EngineRefused) and error.status in _CLIENT_ERRORS:
         return Stop(Finish.ENGINE_ERROR, Reason.REFUSED, str(error), error.status)

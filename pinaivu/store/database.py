@@ -10,6 +10,7 @@ power loss. Calls are synchronous; services make them from worker threads, with 
 Writers of one process take turns; those of several wait for each other in the database.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.resources import files
@@ -30,6 +31,11 @@ from sqlmodel import Session, create_engine
 
 from pinaivu.errors import Misconfigured, TransportFailure
 
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "foreign_keys=ON",
+    "secure_delete=ON",  # what is deleted is overwritten
+)
 SERVICES: Final = ("coordinator", "gateway", "node", "explorer")
 
 
@@ -81,6 +87,26 @@ class Database:
         except SQLAlchemyError as error:
             raise StorageFailed(f"the database refused the read: {error}") from error
 
+    def forget_deleted(self) -> bool:
+        """Leave nothing of what was deleted in SQLite's write-ahead log; whether that is so.
+
+        False while somebody reads or writes: try again later. Elsewhere deleted rows are the
+        server's business (PostgreSQL's vacuum), and this does nothing.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return True
+        try:
+            connection = self._engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                (busy, *_) = cursor.fetchone() or (1,)
+            finally:
+                connection.close()
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise StorageFailed(f"the database refused a checkpoint: {error}") from error
+        return not busy
+
     def close(self) -> None:
         """Release all connections."""
         self._engine.dispose()
@@ -109,10 +135,12 @@ def open_database(url: str, service: str) -> Database:
 
 
 def _options(url: str, *, synced: bool = True) -> dict[str, Any]:
+    # Errors quote statements and end in logs: they must not quote what is written.
     if url.startswith("sqlite"):
-        return {"connect_args": {"check_same_thread": False, "timeout": 30}}
+        timeouts = {"check_same_thread": False, "timeout": 30}
+        return {"connect_args": timeouts, "hide_parameters": True}
     unsynced = {} if synced else {"connect_args": {"options": "-c synchronous_commit=off"}}
-    return {"pool_pre_ping": True} | unsynced
+    return {"pool_pre_ping": True, "hide_parameters": True} | unsynced
 
 
 def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
@@ -121,7 +149,7 @@ def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
 
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver leaves transactions to us
-        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
+        for pragma in (*_PRAGMAS, f"synchronous={synchronous}"):
             connection.execute(f"PRAGMA {pragma}")
 
     def begin(connection: Connection) -> None:

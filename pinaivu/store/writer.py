@@ -69,6 +69,11 @@ class Writer:
 
         return await trio.to_thread.run_sync(run)
 
+    async def forget_deleted(self) -> bool:
+        """`Database.forget_deleted`, behind what was handed over before."""
+        await self.settled()
+        return await trio.to_thread.run_sync(self._database.forget_deleted)
+
     async def read(self, action: Callable[[Session], T]) -> T:
         """Run a read in a worker thread, beside the writes."""
 

@@ -1,0 +1,216 @@
+"""Canary strings, planted in prompt, answer and API key of requests through the whole real path.
+
+They are looked for, as they are, as hex, as base64 and escaped as in JSON, in every file that the
+network has written (databases with their write-ahead logs, logs, batches, the chain's state), in
+the environment and command line of its processes, and in all that is served without a key. Only
+the engine is scripted; compressed or encrypted copies would not be found.
+"""
+
+import base64
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import pytest
+
+from bench.gateway_processes import Stage, stage
+from pinaivu import bundles
+from pinaivu.local.folder import MODEL, NODES
+from tests.e2e.stage import _rows, _with_descendants, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chain, pytest.mark.timeout(600)]
+
+KEPT_HERE = {"gateway.db", "gateway.db-wal"}
+
+
+class Canaries:
+    """Strings that occur nowhere unless somebody keeps them."""
+
+    def __init__(self) -> None:
+        self.prompt = f"prompt{secrets.token_hex(12)}end"
+        self.answer = self.prompt[::-1]
+
+    def ask(self, running: Stage, how: str, *, streams: bool) -> httpx.Response:
+        """One request with the canary at its end."""
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": f"Please {how} {self.prompt}"}],
+            "max_tokens": 64,
+            "stream": streams,
+        }
+        port, key = running.doors["standing"]
+        return httpx.post(
+            f"http://127.0.0.1:{port}/v1/chat/completions",
+            json=body,
+            headers={"authorization": f"Bearer {key}"},
+            timeout=60,
+        )
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A network that keeps no content, tells everything it ever tells, and has metrics."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PINAIVU_GATEWAY_LIMITS", '{"content_hours": 0}')
+        environment.setenv("PINAIVU_GATEWAY_LOG_LEVEL", "DEBUG")
+        environment.setenv("PINAIVU_GATEWAY_LOG_FORMAT", "json")
+        with stage(tmp_path_factory.mktemp("canaries"), print, litellm=False) as made:
+            yield made
+
+
+def test_no_canary_is_found_anywhere(running: Stage) -> None:
+    canaries = Canaries()
+    for streams in (False, True):
+        response = canaries.ask(running, "reverse", streams=streams)
+        assert response.status_code == 200, response.text
+        assert canaries.answer in _said(response, streams=streams)
+    refused = canaries.ask(running, "refuse", streams=False)
+    assert refused.status_code == 503
+    assert canaries.prompt in refused.text  # its own client is told
+    _leave_in_the_middle(running, canaries)
+    _settle(running)
+    key = running.doors["standing"][1]
+    for planted in (canaries.prompt, canaries.answer, key):
+        assert _files_with(running, planted) == set()
+        assert _processes_with(running, planted) == []
+        assert _public_pages_with(running, planted) == []
+
+
+def test_every_process_that_holds_content_makes_no_core_dump(running: Stage) -> None:
+    for name in ("gateway", *NODES):
+        pid = running.network.children[name].pid
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        (line,) = (line for line in limits.splitlines() if line.startswith("Max core file size"))
+        assert line.split()[4:6] == ["0", "0"]
+
+
+def test_every_log_line_is_an_object_and_one_tells_of_the_request(running: Stage) -> None:
+    response = Canaries().ask(running, "reverse", streams=False)
+    request_id = response.json()["request_id"]
+    log = running.network.folder.log("gateway")
+
+    def told() -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        return [line for line in lines if line.get("request_id") == request_id]
+
+    (line,) = until("the request's line", told)
+    assert (line["model"], line["outcome"]) == (MODEL, "complete")
+    assert (line["attempts"], line["streams"]) == (["none"], False)
+    for counted in ("prompt_tokens", "output_tokens", "units", "first_token_ms", "total_ms"):
+        assert int(str(line[counted])) > 0
+
+
+def test_kept_content_lies_in_one_place_and_is_gone_after_it(
+    running: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from free pages and the write-ahead log of the database."""
+    canaries = Canaries()
+    _restart_gateway(running, monkeypatch, content_hours=24)
+    assert canaries.ask(running, "reverse", streams=True).status_code == 200
+    _settle(running)
+    for planted in (canaries.prompt, canaries.answer):
+        found = _files_with(running, planted)
+        assert found
+        assert found <= KEPT_HERE
+    _restart_gateway(running, monkeypatch, content_hours=0)
+    for planted in (canaries.prompt, canaries.answer):
+        until("the content is gone", lambda planted=planted: not _files_with(running, planted))  # type: ignore[misc]
+
+
+def _restart_gateway(
+    running: Stage, monkeypatch: pytest.MonkeyPatch, *, content_hours: int
+) -> None:
+    monkeypatch.setenv("PINAIVU_GATEWAY_LIMITS", json.dumps({"content_hours": content_hours}))
+    running.network.children["gateway"].stop()
+    running.network.start_gateway()
+    url = f"{running.network.gateway_url}/ready"
+    until("the gateway is ready", lambda: httpx.get(url, timeout=10).status_code == 200)
+
+
+def _leave_in_the_middle(running: Stage, canaries: Canaries) -> None:
+    port, key = running.doors["standing"]
+    prompt = f"{canaries.prompt} script 500 20"
+    body = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], "stream": True}
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    headers = {"authorization": f"Bearer {key}"}
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as response:
+        assert next(response.iter_bytes())
+
+
+def _settle(running: Stage) -> None:
+    """Wait until every request has its receipt."""
+    url = f"{running.network.gateway_url}/health"
+    until("all receipts", lambda: httpx.get(url, timeout=10).json()["awaiting_receipts"] == 0)
+
+
+def _said(response: httpx.Response, *, streams: bool) -> str:
+    if not streams:
+        return str(response.json()["choices"][0]["message"]["content"])
+    lines = [
+        line.removeprefix("data: ") for line in response.text.splitlines() if "choices" in line
+    ]
+    deltas = [choice["delta"] for line in lines for choice in json.loads(line)["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+def _files_with(running: Stage, planted: str) -> set[str]:
+    """Names of the files that hold the string in any of its forms."""
+    root = running.network.folder.root
+    forms = _forms(planted)
+    found = set()
+    for path in root.rglob("*"):
+        try:
+            content = path.read_bytes() if path.is_file() else b""
+        except FileNotFoundError:  # a snapshot that has been replaced meanwhile
+            continue
+        if any(form in content for form in forms):
+            found.add(path.name)
+    return found
+
+
+def _forms(planted: str) -> list[bytes]:
+    raw = planted.encode()
+    forms = [raw, raw.hex().encode(), raw.hex().upper().encode()]
+    for shift in range(3):  # base64 of it, at any place of a longer text
+        coded = base64.b64encode(b"\0" * shift + raw)
+        forms.append(coded[4 * (shift > 0) : len(raw) * 4 // 3 - 4])
+        forms.append(forms[-1].replace(b"+", b"-").replace(b"/", b"_"))
+    return forms
+
+
+def _processes_with(running: Stage, planted: str) -> list[str]:
+    """Processes of the network that have it in their environment or command line."""
+    raw = planted.encode()
+    return [
+        f"{place} of {name}"
+        for name, child in running.network.children.items()
+        for pid in _with_descendants(child.pid)
+        for place in ("environ", "cmdline")
+        if raw in Path(f"/proc/{pid}/{place}").read_bytes()
+    ]
+
+
+def _public_pages_with(running: Stage, planted: str) -> list[str]:
+    """What is served without a key: the gateway's, and the log's with every receipt's bundle."""
+    network = running.network
+    pages = [f"{network.gateway_url}/{name}" for name in ("health", "ready")]
+    pages += [f"{network.log_url}/{name}" for name in ("market", "attestation", "checkpoint")]
+    receipts = _rows(
+        network.folder.root / "databases" / "gateway.db", "SELECT job_id FROM receipt", ()
+    )
+    assert receipts
+    gateway = network.folder.key("gateway").address.hex()
+    for (job_id,) in receipts:
+        pages.append(f"{network.log_url}/receipts/{UUID(bytes=job_id)}")
+        pages.append(f"{network.log_url}/bundles/0x{gateway}/{UUID(bytes=job_id)}")
+    raw = planted.encode()
+    return [url for url in pages if raw in _page(url)]
+
+
+def _page(url: str) -> bytes:
+    """What a URL serves; a bundle unpacked."""
+    content = httpx.get(url, timeout=10).content
+    return repr(bundles.unpack(content)).encode() if "/bundles/" in url else content
