@@ -18,14 +18,14 @@ DONE: Final = b"data: [DONE]\n\n"
 class Script:
     """One scripted answer: a status, and a body written piece by piece.
 
-    `breaks`: the connection is closed behind the last piece, in mid-answer. `stays`: nothing more
-    comes, and the connection stays open until the reader closes it.
+    `pause_s` lies between two pieces, else the kernel would join what is written apart.
+    `breaks`: the connection is closed behind the last piece, in mid-answer.
     """
 
     pieces: tuple[bytes, ...]
     status: int = 200
+    pause_s: float = 0.002
     breaks: bool = False
-    stays: bool = False
 
 
 def chunk(*, index: int = 0, finish: str | None = None, logprobs: Any = None, **delta: Any) -> Any:
@@ -82,11 +82,6 @@ def broken(*chunks: Any) -> Script:
     return Script(tuple(events(item) for item in chunks), breaks=True)
 
 
-def endless(*chunks: Any) -> Script:
-    """A stream that says no more and does not end."""
-    return Script(tuple(events(item) for item in chunks), stays=True)
-
-
 def embeddings(*values: Sequence[float] | str) -> Script:
     """A whole answer with embeddings, as numbers or as base64."""
     data = [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(values)]
@@ -100,7 +95,7 @@ def refusal(status: int, message: str) -> Script:
     return Script((json.dumps(error).encode(),), status=status)
 
 
-def story(tokens: int) -> Script:
+def story(tokens: int, pause_s: float) -> Script:
     """So many words, and a usage report: what the node's own trial and measurement are given."""
     words = [chunk(content=f"w{number} ") for number in range(tokens)]
     return Script(
@@ -108,5 +103,6 @@ def story(tokens: int) -> Script:
             events(chunk(role="assistant", content="")),
             *(events(word) for word in words),
             events(chunk(finish="length"), usage(5, tokens)) + DONE,
-        )
+        ),
+        pause_s=pause_s,
     )

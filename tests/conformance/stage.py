@@ -115,7 +115,7 @@ class Stage(Network):
                 "kind": "attached",
                 "url": self.engine_url,
                 "engine_name": ENGINE_MODEL,
-                "slots": 32,  # an attempt without a completion counts as open for two seconds
+                "slots": 16,  # an attempt without a completion counts as open for two seconds
                 "context_tokens": CONTEXT,
                 "kinds": ["chat", "completion", "embedding"],
                 "features": ["tools", "structured", "logprobs", "choices", "images", "reasoning"],
