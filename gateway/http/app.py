@@ -9,6 +9,7 @@
     GET  /v1/usage                     what the key has used
     GET  /v1/balance                   what the key can pay with
     GET  /v1/receipts                  the key's requests, oldest first
+         /v1/admin/keys, /v1/admin/log for administrators, see `admin`
     GET  /healthz                      without a key
 
 Every error has OpenAI's form. `create_app` makes as many applications as it is called.
@@ -21,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import ApiError, internal, storage, unreachable
+from gateway.http.admin import add_admin_routes
 from gateway.http.inference import add_inference_routes
 from gateway.http.models import add_model_routes
 from gateway.http.payers import add_payer_routes
@@ -43,6 +45,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     add_model_routes(app, gateway)
     add_receipt_routes(app, gateway)
     add_payer_routes(app, gateway)
+    add_admin_routes(app, gateway)
+    add_admin_routes(app, gateway)
 
     @app.get("/healthz")
     async def health() -> Response:

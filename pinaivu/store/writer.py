@@ -69,6 +69,10 @@ class Writer:
 
         return await trio.to_thread.run_sync(run)
 
+    async def in_thread(self, action: Callable[[Database], T]) -> T:
+        """Have `action` use the database in a worker thread, with transactions of its own."""
+        return await trio.to_thread.run_sync(action, self._database)
+
     async def read(self, action: Callable[[Session], T]) -> T:
         """Run a read in a worker thread, beside the writes."""
 
