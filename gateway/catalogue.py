@@ -126,6 +126,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "request_not_found": Entry(
         404, "this key has made no request of this id", "use `request_id` of an answer"
     ),
+    "key_not_found": Entry(404, "there is no key of this id", "list the keys"),
     "no_receipt": Entry(404, "the market refused the request: nothing was charged", "nothing"),
     "not_found": Entry(404, "there is no such path", "see this page"),
     "method_not_allowed": Entry(405, "the path has other methods", "see this page"),

@@ -13,12 +13,13 @@ that did happen changes nothing. What hangs on what:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
 from pinaivu.messages import Grant, Receipt
+from pinaivu.store.database import Database
 from pinaivu.store.gateway import (
     AccountRow,
     AttemptRow,
@@ -35,6 +36,7 @@ from pinaivu.store.rows import add_once, change
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, signed_from_bytes
 
+T = TypeVar("T")
 ACKS_AHEAD: Final = 32
 """By how many acknowledgements (of 32 tokens) the durable ceiling runs ahead of those released."""
 
@@ -80,6 +82,10 @@ class Ledger:
         self._untidy = True  # whether emptied contents may still stand in the write-ahead log
 
     # Keys and grants
+
+    async def manage(self, action: Callable[[Database], T]) -> T:
+        """Have an administrator's function change keys or grants (`store.gateway_keys`)."""
+        return await self._writer.in_thread(action)
 
     async def key(self, key_hash: bytes) -> KeyRow | None:
         """The key of a hash, revoked or not."""

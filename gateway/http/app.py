@@ -10,6 +10,7 @@
     GET  /v1/balance                   what the key can pay with
     GET  /v1/receipts                  the key's requests, oldest first
     GET  /v1/attestation               who signs for each log
+         /v1/admin/keys, /v1/admin/log for administrators, see `admin`
     GET  /health, /healthz, /ready     without a key
 
 Every error has OpenAI's form. `create_app` makes as many applications as it is called.
@@ -23,6 +24,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from gateway.errors import ApiError, internal, storage, unreachable
+from gateway.http.admin import add_admin_routes
 from gateway.http.attestation import add_attestation_route
 from gateway.http.cors import cors_of
 from gateway.http.gate import Counted, Gate
@@ -49,6 +51,7 @@ def create_app(gateway: Gateway, counted: Counted = lambda _route, _status: None
     add_receipt_routes(app, gateway)
     add_payer_routes(app, gateway)
     add_attestation_route(app, gateway)
+    add_admin_routes(app, gateway)
     add_health_routes(app, gateway)
     if gateway.cors_origins:
         app.add_middleware(CORSMiddleware, **cors_of(gateway.cors_origins))

@@ -1,4 +1,7 @@
-"""`pinaivu gateway --local`: one's own gateway, so that no other has to be trusted."""
+"""`pinaivu gateway`: one's own private gateway, and what a gateway's operator does on chain.
+
+The service of an operator is `python -m gateway`.
+"""
 
 import os
 import signal
@@ -9,6 +12,7 @@ from typing import Final
 
 import click
 
+from pinaivu.cli.gateway_register import register
 from pinaivu.cli.place import (
     network_options,
     open_chain,
@@ -25,7 +29,8 @@ from pinaivu.local.private import PrivateGateway, Terms, parse_models, require_l
 _NODES_WITHIN_S: Final = 30.0
 
 
-@click.command("gateway")
+@click.group("gateway", invoke_without_command=True)
+@click.pass_context
 @network_options
 @click.option("--local", is_flag=True, help="A private gateway for this machine's user.")
 @click.option(
@@ -53,6 +58,7 @@ _NODES_WITHIN_S: Final = 30.0
 @click.option("--total", default="100", show_default=True, help="Most tokens ever.")
 @click.option("--max-price", default=20_000_000, show_default=True, help="Base units per million.")
 def command(
+    context: click.Context,
     network: Path,
     rpc: str | None,
     deployment: Path | None,
@@ -69,11 +75,14 @@ def command(
     *,
     local: bool,
 ) -> None:
-    """Run a private gateway with your own wallet, and say what to give to an OpenAI SDK.
+    """Run a private gateway with your own wallet (--local), or register an operator's.
 
-    It makes its keys, registers on chain, signs the wallet's grant to itself and serves on this
-    machine alone. What is there already is left as it is; Ctrl-C ends it.
+    --local makes its keys, registers on chain, signs the wallet's grant to itself, serves on this
+    machine alone and says what to give to an OpenAI SDK. What is there already is left as it is;
+    Ctrl-C ends it.
     """
+    if context.invoked_subcommand:
+        return
     if not local:
         raise click.UsageError(
             "say --local; an operator's gateway is `python -m gateway --config FILE`"
@@ -140,3 +149,6 @@ def _await_nodes(gateway: PrivateGateway) -> None:
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+command.add_command(register)

@@ -11,11 +11,12 @@ from pinaivu.errors import PinaivuError
 
 _COMMANDS: Final = {
     "up": "Start a whole network on this machine and send a first request through it.",
-    "gateway": "Run your own private gateway on this machine (--local).",
+    "gateway": "Run a private gateway of your own, or register an operator's on chain.",
     "verify": "Check a request: a bundle file, or a request id.",
     "standings": "Recompute from the log's receipts what an auction knew of its nodes.",
     "submit": "Settle a published batch with nothing but a copy of it and a gas key.",
-    "keys": "Make, list and revoke API keys of a gateway.",
+    "keys": "Make, limit, rotate and revoke API keys of a gateway; who did what.",
+    "grants": "Take in the payers' permissions that a gateway spends under.",
     "wallet": "Deposit, grant, withdraw and look at balances.",
     "roles": "Who can do what with a deployment after how long, and is it as it should be?",
     "verdict": "Judge an enclave's boot as one of the verifiers; activate a log's epoch.",

@@ -27,13 +27,17 @@ from pinaivu.store.database import Database
 from pinaivu.store.gateway import AccountRow, GrantRow, KeyRow, MeterRow, PayerRow
 from pinaivu.store.gateway_acts import record
 from pinaivu.store.gateway_meters import forget
-from pinaivu.store.gateway_policy import Policy, document_of, policy_of
+from pinaivu.store.gateway_policy import Policy, changed, document_of, policy_of
 from pinaivu.typed_data import Domain, Signed, signed_from_bytes
 
 KEY_PREFIX: Final = "sk-pnv-"
 _SECRET_BYTES: Final = 32
 _SHOWN: Final = len(KEY_PREFIX) + 6
 _NOBODY: Final = "local"
+
+
+class Unknown(Misconfigured):
+    """There is no key of that id, or no grant of that digest."""
 
 
 class NewKey(Struct, frozen=True):
@@ -135,11 +139,12 @@ def change_policy(
 ) -> Policy:
     """Set members of a key's policy (None: no limit) and leave the others; the whole of it then.
 
+    `terms` is a table of the terms to set, by the same rule.
     What was used and is reserved in this minute, day and month counts against the new limits.
     """
     with database.begin() as session:
         row = _row(session, key_id, lock=True)
-        policy = msgspec.structs.replace(policy_of(row), **changes)
+        policy = changed(policy_of(row), changes)
         row.policy = document_of(policy)
         forget(session, key_id)
         record(session, who, "limit key", key_id, now_ms, msgspec.to_builtins(changes))
@@ -193,7 +198,7 @@ def remove_grant(database: Database, digest: bytes, now_ms: int, who: str = _NOB
     with database.begin() as session:
         row = session.get(GrantRow, digest)
         if row is None:
-            raise Misconfigured(f"there is no grant {to_hex(digest)}; list the grants to see them")
+            raise Unknown(f"there is no grant {to_hex(digest)}; list the grants to see them")
         session.delete(row)
         record(session, who, "remove grant", to_hex(digest), now_ms, {"payer": to_hex(row.payer)})
 
@@ -217,7 +222,7 @@ def _shown(secret: str) -> str:
 def _row(session: Session, key_id: str, *, lock: bool = False) -> KeyRow:
     row = session.get(KeyRow, key_id, with_for_update=lock or None)
     if row is None:
-        raise Misconfigured(f"there is no key {key_id!r}; list the keys to see their ids")
+        raise Unknown(f"there is no key {key_id!r}; list the keys to see their ids")
     return row
 
 

@@ -6,7 +6,7 @@ A member that is left out is no limit. A document with a member that this versio
 refused, so that an older gateway never overlooks a limit that a newer one has set.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,6 +17,7 @@ from pinaivu.terms import Terms
 
 MAX_COUNT: Final = (1 << 53) - 1
 MAX_MODELS: Final = 256
+S = TypeVar("S", bound=Struct)
 Scope = Literal["inference", "receipts", "usage", "admin"]
 USER: Final[tuple[Scope, ...]] = ("inference", "receipts", "usage")
 
@@ -59,6 +60,23 @@ LIMITS: Final = (
     "monthly_units",
 )
 """The members that a meter counts against."""
+
+
+def changed(policy: Policy, changes: dict[str, Any]) -> Policy:
+    """A policy with some members set anew (None: as in one that says nothing of it)."""
+    members = dict(changes)
+    if members.get("terms") is not None:
+        members["terms"] = _replaced(policy.terms, members["terms"])
+    return _replaced(policy, members)
+
+
+def _replaced(old: S, members: dict[str, Any]) -> S:
+    document = msgspec.to_builtins(old) | members
+    kept = {name: value for name, value in document.items() if value is not None}
+    try:
+        return msgspec.convert(kept, type(old))
+    except msgspec.ValidationError as error:
+        raise Misconfigured(f"this can't be a key's policy: {error}") from error
 
 
 def policy_of(row: KeyRow) -> Policy:

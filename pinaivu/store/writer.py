@@ -74,6 +74,10 @@ class Writer:
         await self.settled()
         return await trio.to_thread.run_sync(self._database.forget_deleted)
 
+    async def in_thread(self, action: Callable[[Database], T]) -> T:
+        """Have `action` use the database in a worker thread, with transactions of its own."""
+        return await trio.to_thread.run_sync(action, self._database)
+
     async def read(self, action: Callable[[Session], T]) -> T:
         """Run a read in a worker thread, beside the writes."""
 

@@ -35,8 +35,8 @@ from tests.unit.gateway_facts import (
 
 NAMES = ["0x" + node.hex() for node in NODES]
 prices = st.sampled_from([None, None, None, 250_000, 600_000, 900_000, 2_000_000])
-no_node: list[str] = []
-listed = st.just(no_node) | st.lists(st.sampled_from(NAMES), min_size=4, unique=True)
+nobody: st.SearchStrategy[list[str]] = st.just([])
+listed = nobody | st.lists(st.sampled_from(NAMES), min_size=4, unique=True)
 terms = st.just(Terms()) | st.builds(
     Terms,
     max_price_in=prices,
