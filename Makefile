@@ -73,6 +73,7 @@ test-fresh:  ## both commands of the README in a fresh Debian root, as an ordina
 
 test-deep: test fuzz coverage slither prove  ## longer searches, and every analysis of the contracts
 	$(PY) -m pytest -q tests/property --hypothesis-profile=deep
+	$(PY) -m bench.gateway_load
 
 fuzz: setup  ## Solidity fuzz tests and invariants, 10,000 runs each
 	tools/npm run -s test:deep

@@ -41,13 +41,14 @@ class EngineNetwork(Network):
     """A local network whose nodes are attached to one engine."""
 
     engine_port: int
+    slots: int
 
     def _engine(self, slots: int) -> dict[str, Any]:  # noqa: ARG002 - one engine for all of them
         return {
             "kind": "attached",
             "url": f"http://127.0.0.1:{self.engine_port}",
             "engine_name": MODEL,
-            "slots": SLOTS,
+            "slots": self.slots,
             "context_tokens": 8192,
             "features": [],
         }
@@ -71,7 +72,7 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, say: Say, *, litellm: bool = True) -> Iterator[Stage]:
+def stage(folder: Path, say: Say, *, litellm: bool = True, slots: int = SLOTS) -> Iterator[Stage]:
     """Start everything, each part ready; end everything by process id."""
     with ExitStack() as stack:
         engine_port = free_port()
@@ -79,7 +80,7 @@ def stage(folder: Path, say: Say, *, litellm: bool = True) -> Iterator[Stage]:
         engine = _start(stack, "engine", [*command, "--port", str(engine_port)], folder)
         engine.wait_until(lambda: answers(f"http://127.0.0.1:{engine_port}/health"), within_s=30)
         network = EngineNetwork(Folder(folder / "network"), say)
-        network.engine_port = engine_port
+        network.engine_port, network.slots = engine_port, slots
         stack.callback(network.stop)
         network.start()
         proxy, proxy_port = None, 0

@@ -3,7 +3,7 @@
     python -m bench.gateway_scripted_engine --model NAME --port N
 
 What it streams stands at the end of the last message, "… script 48 20": 48 tokens, one each 20 ms;
-with 0 it sends as fast as it can. Without a script: `max_tokens` of them, one each 30 ms. At the
+with 0 it sends as fast as it can. Without a script: `max_tokens` of them, one each 60 ms. At the
 end "reverse WORD" streams the word backwards, and "refuse WORD" is refused by quoting the prompt.
 As vLLM's server does, it runs on asyncio, writes each event by itself and yields in between, so
 that concurrent streams take turns. Each word is one token of the demo model's tokenizer.
@@ -41,7 +41,7 @@ class Script:
         found = _SCRIPT.search(self.prompt)
         most = int(body.get("max_tokens") or body.get("max_completion_tokens") or 16)
         self.tokens = int(found[1]) if found else len(self.words) if backwards else most
-        self.interval_s = (int(found[2]) if found else 30) / 1000
+        self.interval_s = (int(found[2]) if found else 60) / 1000
 
     def events(self) -> Iterator[bytes]:
         """The role, each token, the end, perhaps usage, and the end mark."""
