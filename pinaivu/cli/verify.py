@@ -22,12 +22,11 @@ from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportF
 from pinaivu.local.ports import keep_ports
 from pinaivu.tokens import Tokenizer
 from pinaivu.typed_data import Domain
-from pinaivu.verify import SimulatedDocumentWarning
+from pinaivu.verify import Report, SimulatedDocumentWarning
 from pinaivu.verify.case import Copies
 from pinaivu.verify.contents import read_contents
 from pinaivu.verify.findings import Lacks
 from pinaivu.verify.policy import Policy, development, strict
-from pinaivu.verify.report import Report
 from pinaivu.verify.rerun import book_beside
 from pinaivu.verify.verifier import Verifier
 
