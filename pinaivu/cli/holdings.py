@@ -82,7 +82,7 @@ def check(
     else:
         for report in reports:
             click.echo(f"{report.subject.get('request_id', '?')}  {report.verdict}")
-            for step in [*report.failed, *report.unmet]:
+            for step in report.failed or report.unmet:
                 click.echo(f"  {step.id} {step.outcome.value}: {step.evidence}")
         for book in books:
             click.echo(book.to_text())

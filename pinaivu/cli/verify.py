@@ -21,7 +21,7 @@ from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportF
 from pinaivu.local.ports import keep_ports
 from pinaivu.tokens import Tokenizer
 from pinaivu.typed_data import Domain
-from pinaivu.verify import SimulatedDocumentWarning
+from pinaivu.verify import Report, SimulatedDocumentWarning
 from pinaivu.verify.case import Copies
 from pinaivu.verify.contents import read_contents
 from pinaivu.verify.findings import Lacks
@@ -95,9 +95,7 @@ def command(
     policy: Policy = (strict if policy_name == "strict" else development)(deployed.domain)
     if public or (target and not api_key and not Path(target).exists()):
         policy = policy.without_copies()
-    facts = None
-    if not offline:
-        facts = ContractFacts(open_chain(network, rpc, deployment))
+    facts = None if offline else ContractFacts(open_chain(network, rpc, deployment))
     copies = Copies(
         request=_json(request_file),
         response=_json(response_file),
@@ -125,14 +123,20 @@ def command(
         warnings.simplefilter("ignore", SimulatedDocumentWarning)  # the report says it itself
         report = verifier.verify(raw, copies)
     said = _placed(raw, deployed.domain, copies.book, node) if node else None
-    if as_json:
-        placing = {"node": said.to_json() if isinstance(said, Placed) else said} if node else {}
-        click.echo(json.dumps(report.to_json() | placing, indent=2))
-    else:
-        click.echo(report.to_text(), nl=False)
-        if node:
-            click.echo(said.to_text() if isinstance(said, Placed) else f"node: {said}\n", nl=False)
+    _show(report, said, as_json=as_json)
     raise click.exceptions.Exit(report.exit_code)
+
+
+def _show(report: Report, said: Placed | str | None, *, as_json: bool) -> None:
+    """Print a report, and how a node did where that was asked."""
+    if as_json:
+        placing = said.to_json() if isinstance(said, Placed) else said
+        told = {} if said is None else {"node": placing}
+        click.echo(json.dumps(report.to_json() | told, indent=2))
+        return
+    click.echo(report.to_text(), nl=False)
+    if said is not None:
+        click.echo(said.to_text() if isinstance(said, Placed) else f"node: {said}\n", nl=False)
 
 
 def _all_bundles(

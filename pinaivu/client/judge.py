@@ -11,13 +11,12 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
-from pinaivu.bundles import unpack
 from pinaivu.client.errors import AnswerRefuted, AnswerUnproven
 from pinaivu.client.exchange import Asked, Given
 from pinaivu.client.trust import Trust
 from pinaivu.errors import InvalidEncoding, PeerFault
 from pinaivu.verify.case import Copies
-from pinaivu.verify.contents import Contents, read_contents
+from pinaivu.verify.contents import Contents
 from pinaivu.verify.findings import shown
 from pinaivu.verify.report import REFUTED, Report
 from pinaivu.verify.rerun import book_beside
@@ -40,40 +39,43 @@ class Judge:
 
         `ChainUnavailable`, another `TransportFailure`, where the chain gives no view at all.
         """
-        report = self._report(asked, given, raw)
+        try:
+            contents = self._verifier.read(raw)
+        except (InvalidEncoding, PeerFault) as error:
+            raise AnswerRefuted(f"what the gateway gives out is no bundle: {error}") from error
+        report = self._report(asked, given, contents)
         if report.exit_code == REFUTED:
             raise AnswerRefuted(_said(given, report), report)
-        contents = read_contents(unpack(raw))
         self._require_this_request(asked, given, contents, report)
         self._require_pins(contents, report)
         if report.exit_code:
             raise AnswerUnproven(_said(given, report), report)
         return report
 
-    def _report(self, asked: Asked, given: Given, raw: bytes) -> Report:
+    def _report(self, asked: Asked, given: Given, contents: Contents) -> Report:
         trust = self._trust
         copies = Copies(
             request=asked.body,
             response=given.response,
             account_limit=trust.account_limit,
             tokenizer=trust.tokenizer,
-            book=self._book(raw),
+            book=self._book(contents),
         )
         young = self._seen_ms is not None and self._now_ms() < self._seen_ms + _VIEW_MS
         if young or trust.chain is None:
-            report = self._verifier.verify(raw, copies)
+            report = self._verifier.check(contents, copies)
             if trust.chain is None or not report.exit_code:
                 return report
         self._verifier.chain, self._seen_ms = trust.chain(), self._now_ms()
-        return self._verifier.verify(raw, copies)
+        return self._verifier.check(contents, copies)
 
-    def _book(self, raw: bytes) -> object:
+    def _book(self, contents: Contents) -> object:
         """The book that the bundle's transcript leaves out, if it does."""
         if self._trust.books is None:
             return None
         try:
-            root = book_beside(read_contents(unpack(raw)).transcript)
-        except (InvalidEncoding, PeerFault):
+            root = book_beside(contents.transcript)
+        except InvalidEncoding:
             return None  # the report says so
         return None if root is None else self._trust.books(root)
 
@@ -105,6 +107,6 @@ class Judge:
 
 
 def _said(given: Given, report: Report) -> str:
-    steps = [*report.failed, *report.unmet]
+    steps = report.failed or report.unmet
     reasons = "; ".join(f"{step.id}: {step.evidence}" for step in steps)
-    return f"request {given.request_id} is {report.verdict}: {reasons}"
+    return f"request {given.request_id} is {report.verdict} ({reasons})"

@@ -63,10 +63,19 @@ class Verifier:
     def verify(self, raw: bytes, copies: Copies | None = None) -> Report:
         """Check one bundle. Never raises for what the bundle holds: that is in the report."""
         try:
-            contents = read_contents(unpack(raw))
-            require_equal(contents.chain, self.policy.domain, "the bundle's chain")
+            contents = self.read(raw)
         except (InvalidEncoding, PeerFault) as error:
             return self._report({}, [_step(BUNDLE, _BUNDLE_CLAIM, Outcome.FAILED, str(error))])
+        return self.check(contents, copies)
+
+    def read(self, raw: bytes) -> Contents:
+        """A whole bundle of the policy's chain; else `InvalidEncoding` or a `PeerFault`."""
+        contents = read_contents(unpack(raw))
+        require_equal(contents.chain, self.policy.domain, "the bundle's chain")
+        return contents
+
+    def check(self, contents: Contents, copies: Copies | None = None) -> Report:
+        """`verify`, for a bundle that `read` has read."""
         case = Case(
             policy=self.policy,
             contents=contents,
