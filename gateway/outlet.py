@@ -22,13 +22,13 @@ MOST_WAITING: Final = 256 << 10
 """Bytes that may wait for a client before nothing more is fetched for it."""
 
 STALL_S: Final = 15
-"""How long a client may take nothing while so much waits.
+"""How long a client may keep its node waiting.
 
 Less than the 20 s after which a node gives up on acknowledgements: who stalls is the client, and
 it is not the node that shall be blamed for it.
 """
 
-_PART_BYTES: Final = 64 << 10  # a slow client shows by it that it still takes something
+_PART_BYTES: Final = 64 << 10  # so that a slow client is seen to take something
 
 
 class ClientStalled(TransportFailure):
@@ -69,13 +69,15 @@ class Outlet:
         self._taken.set()
 
     async def drained(self) -> None:
-        """Wait until more may be written; `ClientStalled` if the client takes nothing for long."""
-        while self.waiting > MOST_WAITING and not self._closed:
-            self._taken = trio.Event()
-            with trio.move_on_after(STALL_S) as patience:
+        """Wait until more may be written; `ClientStalled` if the client takes too long for that."""
+        if self.waiting <= MOST_WAITING:
+            return
+        with trio.move_on_after(STALL_S) as patience:
+            while self.waiting > MOST_WAITING and not self._closed:
+                self._taken = trio.Event()
                 await self._taken.wait()
-            if patience.cancelled_caught:
-                raise ClientStalled(f"the client took nothing for {STALL_S} s")
+        if patience.cancelled_caught:
+            raise ClientStalled(f"the client took too little for {STALL_S} s")
 
     async def parts(self) -> AsyncGenerator[bytes]:
         """What waits, each time the client can take some; ends after `close`."""

@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from gateway.outlet import MOST_WAITING, STALL_S, ClientStalled, Outlet
+from node.executor import ACK_TIMEOUT_S
 
 
 async def test_first_event_leaves_at_once_and_later_ones_together() -> None:
@@ -48,25 +49,45 @@ async def test_parts_end_between_events() -> None:
     assert b"".join(parts) == b"".join(events)
 
 
-async def test_writer_waits_above_the_limit_until_something_is_taken(
+async def test_writer_waits_above_the_limit_until_enough_is_taken(
     autojump_clock: trio.testing.MockClock,  # noqa: ARG001
 ) -> None:
-    """A client that takes a little now and then is slow, and is waited for as long as it takes."""
+    """A client that takes a little in time is slow, and waited for."""
     outlet = Outlet()
-    piece = MOST_WAITING // 4
-    for _ in range(12):
-        outlet.write(bytes(piece))
+    for _ in range(6):
+        outlet.write(bytes(MOST_WAITING // 4))
     async with trio.open_nursery() as nursery, aclosing(outlet.parts()) as parts:
 
         async def take_slowly() -> None:
-            while outlet.waiting > MOST_WAITING:
-                await trio.sleep(STALL_S - 1)
+            for _ in range(2):
+                await trio.sleep(STALL_S / 3)
                 await anext(parts)
 
         nursery.start_soon(take_slowly)
         await outlet.drained()
         assert outlet.waiting <= MOST_WAITING
-        assert trio.current_time() > 2 * STALL_S
+        assert trio.current_time() == pytest.approx(2 * STALL_S / 3)
+
+
+async def test_client_may_not_keep_its_node_waiting_by_taking_crumbs(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """In all no longer than a node waits for an acknowledgement: it would be blamed."""
+    outlet = Outlet()
+    for _ in range(12):
+        outlet.write(bytes(MOST_WAITING // 4))
+    async with trio.open_nursery() as nursery, aclosing(outlet.parts()) as parts:
+
+        async def take_crumbs() -> None:
+            while True:
+                await trio.sleep(STALL_S / 3)
+                await anext(parts)
+
+        nursery.start_soon(take_crumbs)
+        with pytest.raises(ClientStalled):
+            await outlet.drained()
+        assert STALL_S < ACK_TIMEOUT_S
+        nursery.cancel_scope.cancel()
 
 
 async def test_client_that_takes_nothing_is_given_up(
