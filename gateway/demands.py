@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from gateway.errors import ApiError, from_parameter
 from gateway.parameters import check_parameters
-from gateway.ports import ServedModel
+from gateway.ports import ServedModel, Standing
 from pinaivu.codes import JobKind
 from pinaivu.encoding import InvalidParameter, parse_json
 from pinaivu.openai import Request, read_request, require_inline_images
@@ -27,6 +27,7 @@ from pinaivu.terms import Terms
 
 COMPLETION_TOKENS: Final = 16
 """Output tokens of a completion that names no limit, as OpenAI and vLLM have it."""
+_MILLION: Final = 10**6
 _PROMPTS: Final = {
     JobKind.CHAT: "messages",
     JobKind.COMPLETION: "prompt",
@@ -102,6 +103,23 @@ def read_demand(
         prompt_tokens=prompt_tokens,
         max_output_tokens=output_tokens,
     )
+
+
+def limit_below(standing: Standing, demand: Demand) -> str | None:
+    """The caller's own limit that the cheapest standing offer breaks; None where it is another's.
+
+    A limit on cost is named last: with the others kept, it is what is left of the caller's.
+    """
+    terms, cheapest = demand.terms, standing.price_out.cheapest
+    lowest = {
+        "max_price_out": cheapest,
+        "max_price_in": cheapest * demand.model.ratio_ppm // _MILLION,
+    }
+    for name, price in lowest.items():
+        limit = getattr(terms, name)
+        if limit is not None and limit < price:
+            return f"pinaivu.{name}"
+    return "pinaivu.max_cost_units" if terms.max_cost_units is not None else None
 
 
 def _model(name: str, models: Mapping[str, ServedModel]) -> ServedModel:

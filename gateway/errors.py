@@ -96,14 +96,14 @@ def from_parameter(error: InvalidParameter) -> ApiError:
 def from_refusal(error: MarketRefused, param: str | None = None) -> ApiError:
     """The coordinator's refusal as an answer: whose turn it is to do what.
 
-    `param`: what the request asks for and no node offers.
+    `param`: the member of the request that stands in every node's way.
     """
     entry, code = CATALOGUE.get(error.code), error.code
     if entry is None or not entry.market:
         entry, code = CATALOGUE["market_refused"], "market_refused"
     retry = max(1, -(-error.retry_after_ms // _MS)) if entry.retry else None
     message = f"{error}; {entry.do}."
-    if param:
+    if param and error.reason == Reason.NO_NODES_AVAILABLE:
         message = f"No node that serves this model offers what {param} asks for; {entry.do}."
     named = param or (entry.param if entry.param != "*" else None)
     return ApiError(entry.status, code, message, param=named, retry_after_s=retry)

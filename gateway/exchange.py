@@ -25,7 +25,7 @@ from gateway.attempts import Attempts, attempt_row
 from gateway.checks import Before, charges_of, discrepancies, require_award
 from gateway.counts import differences
 from gateway.deliveries import Leg, delivery_frame, evidence_of, sign_delivery
-from gateway.demands import Demand
+from gateway.demands import Demand, limit_below
 from gateway.desk import Desk
 from gateway.errors import (
     ApiError,
@@ -267,16 +267,19 @@ class Exchange:
         await self._desk.ledger.mark(job_id, UNSERVED if refused.reason else REFUSED)
         if refused.reason:
             self._log.outbox.take_up(job_id)
-        return from_refusal(refused, await self._offered_by_nobody(refused))
+        return from_refusal(refused, await self._in_the_way(refused))
 
-    async def _offered_by_nobody(self, refused: MarketRefused) -> str | None:
-        """The member of the request that no node could serve, as far as the log says so."""
-        if refused.reason != Reason.NO_NODES_AVAILABLE:
+    async def _in_the_way(self, refused: MarketRefused) -> str | None:
+        """The member of the request that kept all nodes out, as far as the log says so."""
+        if refused.reason not in (Reason.NO_NODES_AVAILABLE, Reason.NO_NODES_WITHIN_LIMITS):
             return None
-        job = self._draft.job.message
         with suppress(TransportFailure), trio.move_on_after(_ASK_WHY_S):
-            standing = await self._log.public.market(job.model)
-            missing = standing.missing(Feature(job.features)) if standing else Feature(0)
+            standing = await self._log.public.market(self._demand.model.name)
+            if standing is None:
+                return None
+            if refused.reason == Reason.NO_NODES_WITHIN_LIMITS:
+                return limit_below(standing, self._demand)
+            missing = standing.missing(Feature(self._draft.job.message.features))
             return needed_by(missing, self._demand.body) if missing else None
         return None
 

@@ -324,7 +324,7 @@ def _errors() -> Iterator[Case]:
             {"pinaivu": {"max_price_out": 0}},
             503,
             "no_nodes_within_limits",
-            None,
+            "pinaivu.max_price_out",
         ),
         (
             "continued",

@@ -124,6 +124,29 @@ async def test_what_no_node_offers_is_named(tmp_path: Path) -> None:
         assert (await ask(net, n=2)).json()["error"]["param"] is None
 
 
+@pytest.mark.parametrize(
+    ("terms", "param"),
+    [
+        ({"max_price_out": 399_999}, "pinaivu.max_price_out"),
+        ({"max_price_in": 99_999}, "pinaivu.max_price_in"),
+        ({"max_price_out": 400_000, "max_cost_units": 1}, "pinaivu.max_cost_units"),
+        ({}, None),
+    ],
+)
+async def test_the_callers_own_limit_is_named(
+    tmp_path: Path, terms: dict[str, Any], param: str | None
+) -> None:
+    """Where it is the grant's, there is none to name; the message says the cheapest offer."""
+    async with network(tmp_path) as net:
+        net.coordinator.refusal = wire.Refused(
+            "no_nodes_within_limits", "the cheapest is 400000", Reason.NO_NODES_WITHIN_LIMITS
+        )
+        net.log.standing = STANDING
+        error = (await ask(net, pinaivu=terms)).json()["error"]
+        assert (error["code"], error["param"]) == ("no_nodes_within_limits", param)
+        assert "400000" in error["message"]
+
+
 async def test_attestation_says_who_signs_for_each_log(tmp_path: Path) -> None:
     async with network(tmp_path) as net:
         found = (await call(net, "GET", "/v1/attestation")).json()

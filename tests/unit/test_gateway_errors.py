@@ -85,6 +85,10 @@ def test_what_no_node_offers_is_named() -> None:
     error = from_refusal(refused, "tools")
     assert error.param == "tools"
     assert "tools" in error.message
+    cheapest = MarketRefused(wire.Refused("no_nodes_within_limits", "the cheapest is 9", 2))
+    error = from_refusal(cheapest, "pinaivu.max_price_out")
+    assert error.param == "pinaivu.max_price_out"
+    assert "the cheapest is 9" in error.message
 
 
 def test_how_attempts_ended_decides_the_status() -> None:
