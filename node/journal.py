@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col
 
 from node.errors import AwardUsed
 from pinaivu.messages import Completion, Receipt
 from pinaivu.store.node import CompletionRow, EarningRow, ReceiptRow, UsedAwardRow
+from pinaivu.store.rows import add_once
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, signed_from_bytes
 
@@ -60,11 +60,9 @@ class Journal:
         """Take an award for work; `AwardUsed` if any process of this node did so before."""
 
         def insert(session: Session) -> None:
-            session.add(UsedAwardRow(digest=digest, log_id=log_id, award=award, used_ms=now_ms))
-            try:
-                session.flush()
-            except IntegrityError as error:
-                raise AwardUsed(digest) from error
+            row = UsedAwardRow(digest=digest, log_id=log_id, award=award, used_ms=now_ms)
+            if not add_once(session, row):
+                raise AwardUsed(digest)
 
         await self._writer.write(insert)
 
@@ -78,12 +76,9 @@ class Journal:
         )
 
         def insert(session: Session) -> bytes:
-            standing = session.get(CompletionRow, digest)
-            if standing is not None:
-                return standing.signed
-            session.add(row)
-            session.flush()
-            return completion.to_bytes()
+            if add_once(session, row):
+                return row.signed
+            return session.get_one(CompletionRow, digest).signed
 
         return signed_from_bytes(Completion, await self._writer.write(insert))
 

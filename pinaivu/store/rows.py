@@ -1,7 +1,7 @@
 """Writes without the object layer, for rows on a path that is timed: one statement each.
 
     insert(session, row)                              # `RowExists` where there is one of its key
-    add_once(session, row)                            # unless the same row is there already
+    add_once(session, row)                            # whether it wasn't there already
     change(session, Row, digest, state="delivered")   # how many rows had that key
 
 They run in the session's transaction and are seen by what follows in it. Objects that the session
@@ -36,11 +36,12 @@ def insert(session: Session, row: SQLModel) -> None:
         raise RowExists(f"there is such a row in {table.name!r} already") from error
 
 
-def add_once(session: Session, row: SQLModel) -> None:
-    """Insert a row, unless there is one of its primary key."""
+def add_once(session: Session, row: SQLModel) -> bool:
+    """Insert a row, unless there is one with its key or a unique value; whether it was inserted."""
     bind = session.get_bind()
     once = _ONCE[bind.dialect.name](type(row)).on_conflict_do_nothing()
-    session.connection().execute(once, [row.model_dump()])
+    counted = once.values(row.model_dump()).execution_options(preserve_rowcount=True)
+    return session.connection().execute(counted).rowcount == 1
 
 
 def change(session: Session, kind: type[SQLModel], key: Any, **values: Any) -> int:

@@ -28,7 +28,7 @@ from pinaivu.errors import TransportFailure
 from pinaivu.keys import SecretKey, peer_id_of_point
 from pinaivu.messages import Grant, Receipt
 from pinaivu.p2p import PeerId
-from pinaivu.p2p.host import Host, open_host
+from pinaivu.p2p.host import Host, Liveness, open_host
 from pinaivu.p2p.links import Backoff
 from pinaivu.store.database import open_database
 from pinaivu.store.gateway_keys import add_grant, create_key
@@ -40,7 +40,7 @@ from tests.integration.scripted_coordinator import (
     ScriptedCoordinator,
     scripted_coordinator,
 )
-from tests.integration.scripted_node import Script, ScriptedNode
+from tests.integration.scripted_node import AS_IN_SERVICE, Script, ScriptedNode
 from tests.unit.gateway_facts import BODY, DOMAIN, LOG, MODEL, model, rules
 
 DAY_MS: Final = 86_400_000
@@ -209,6 +209,7 @@ async def network(
     coordinator: tuple[ScriptedCoordinator, Host] | None = None,
     further: Sequence[tuple[ScriptedCoordinator, Host]] = (),
     sellers: Sequence[Seller] = (),
+    liveness: Liveness = AS_IN_SERVICE,
 ) -> AsyncGenerator[Network]:
     """A running gateway, coordinator and one node for each script, ranked in that order.
 
@@ -228,12 +229,13 @@ async def network(
                 keys=keys,
                 coordinator=listening,
                 sellers=sellers,
+                liveness=liveness,
             ) as inner,
         ):
             yield inner
         return
     coordinators, log = [coordinator, *further], FixedLog()
-    nodes = [ScriptedNode(script) for script in scripts]
+    nodes = [ScriptedNode(script, liveness) for script in scripts]
     ranked: list[Seller] = [*nodes, *sellers]
     peers = {node.key.address: node.peer for node in ranked}
     url = f"sqlite:///{folder / 'gateway.db'}"
@@ -253,7 +255,7 @@ async def network(
     )
 
     async with (
-        open_host(keys.gateway_peer, ["/ip4/127.0.0.1/tcp/0"]) as host,
+        open_host(keys.gateway_peer, ["/ip4/127.0.0.1/tcp/0"], liveness=liveness) as host,
         open_gateway(
             identity=Identity(keys.gateway, DOMAIN),
             database=database,

@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -20,10 +20,12 @@ from pinaivu.messages import Award, Completion
 from pinaivu.openai import Aggregator, finish_of
 from pinaivu.p2p import PeerId, wire
 from pinaivu.p2p.frames import FrameLimits, FrameStream
-from pinaivu.p2p.host import open_host
+from pinaivu.p2p.host import Liveness, open_host
 from pinaivu.p2p.links import keep_ready
 from pinaivu.typed_data import Signed, signed_from_bytes
 from tests.unit.gateway_facts import DOMAIN, FINGERPRINT, model
+
+AS_IN_SERVICE: Final = Liveness()
 
 
 class Work:
@@ -157,10 +159,11 @@ def refuses(reason: Reason, detail: str, engine_status: int = 0) -> Script:
 class ScriptedNode:
     """Lays ready streams at the gateway and plays its script for every award."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, liveness: Liveness = AS_IN_SERVICE) -> None:
         self.key = SecretKey.generate(os.urandom)
         self.peer_secret = os.urandom(32)
         self.script = script
+        self.liveness = liveness
         self.works: list[Work] = []
 
     @property
@@ -168,7 +171,10 @@ class ScriptedNode:
         return PeerId(peer_id_of_point(SecretKey(self.peer_secret).point))
 
     async def run(self, gateway_address: str) -> None:
-        async with open_host(self.peer_secret) as host, trio.open_nursery() as nursery:
+        async with (
+            open_host(self.peer_secret, liveness=self.liveness) as host,
+            trio.open_nursery() as nursery,
+        ):
             peer = await host.connect(gateway_address)
             limits = FrameLimits.of(wire.MAX_WORK_FRAME)
             await keep_ready(

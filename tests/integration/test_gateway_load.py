@@ -17,6 +17,7 @@ from bench.gateway_client import request_bytes
 from bench.gateway_load import GROWTH, KINDS, Client, Load
 from bench.gateway_usage import Usage
 from pinaivu.errors import PinaivuError
+from pinaivu.p2p.host import Liveness
 from tests.integration.gateway_support import QUICK, Network, network, request
 from tests.integration.p2p_support import until
 from tests.integration.scripted_node import Work
@@ -25,6 +26,7 @@ SHORT = Load(streams=200, rounds=3, stall_s=1.0, arrivals_s=2.0)
 PATIENT = QUICK.model_copy(
     update={"ready_within_s": 60, "patience_s": 60, "submit_within_s": 60, "after_cancel_s": 10}
 )
+UNHURRIED = Liveness(ping_after=5.0, answer_within=120.0)
 WORDS = 8
 
 
@@ -57,7 +59,7 @@ async def play_round(net: Network) -> Counter[str]:
 async def test_two_hundred_streams_leave_nothing_behind(tmp_path: Path) -> None:
     """Whoever stays gets a whole answer; when all are gone, so is what they took of memory."""
     resident = []
-    async with network(tmp_path, paced, limits=PATIENT) as net:
+    async with network(tmp_path, paced, limits=PATIENT, liveness=UNHURRIED) as net:
         for _ in range(SHORT.rounds):
             answers = await play_round(net)
             share = SHORT.streams // len(KINDS)

@@ -88,7 +88,7 @@ def _get(shape: dict[str, Any], *errors: str, parameter: str | None = None) -> d
 
 def _chat() -> dict[str, Any]:
     answered = _json(_COMPLETION)
-    answered["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    answered["content"]["text/event-stream"] = {"schema": {}}  # looked at by others
     errors = _errors("400", "401", "403", "404", "413", "422", "429")
     body = {"required": True, "content": {"application/json": {"schema": _CHAT}}}
     return {"post": {"requestBody": body, "responses": {"200": answered} | errors}}

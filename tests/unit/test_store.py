@@ -14,7 +14,8 @@ from sqlmodel import Session, select
 from pinaivu.errors import Misconfigured
 from pinaivu.store.coordinator import LeafRow, TranscriptRow
 from pinaivu.store.database import SERVICES, Database, StorageFailed, open_database
-from pinaivu.store.rows import RowExists, insert
+from pinaivu.store.node import UsedAwardRow
+from pinaivu.store.rows import RowExists, add_once, change, insert
 
 MIGRATED = SERVICES
 
@@ -147,3 +148,22 @@ def test_a_wrong_url_says_what_to_write(url: str) -> None:
 def test_an_unknown_service_is_a_mistake_of_ours(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no service"):
         open_database(f"sqlite:///{tmp_path}/x.db", "nobody")
+
+
+def test_rows_written_by_single_statements(url_of: Callable[[str], str]) -> None:
+    """The first of a key stands, a change says how many rows it met; both databases agree."""
+    database = open_database(url_of("node"), "node")
+    first, second = (
+        UsedAwardRow(digest=b"d", log_id=b"l", award=award, used_ms=1 << 40)
+        for award in (b"1", b"2")
+    )
+    with database.begin() as session:
+        assert add_once(session, first)
+        assert not add_once(session, second)
+        assert session.get_one(UsedAwardRow, b"d").award == b"1"
+    with database.begin() as session:
+        assert change(session, UsedAwardRow, b"d", used_ms=2) == 1
+        assert change(session, UsedAwardRow, b"none", used_ms=2) == 0
+    with database.read() as session:
+        assert session.get_one(UsedAwardRow, b"d").used_ms == 2
+    database.close()

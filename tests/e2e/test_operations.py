@@ -1,14 +1,17 @@
-"""Canary strings, planted in prompt, answer and API key of requests through the whole real path.
+"""A gateway's process in operation: what it leaves behind, what it logs, how it stops.
 
-They are looked for, as they are, as hex, as base64 and escaped as in JSON, in every file that the
-network has written (databases with their write-ahead logs, logs, batches, the chain's state), in
-the environment and command line of its processes, and in all that is served without a key. Only
-the engine is scripted; compressed or encrypted copies would not be found.
+Canary strings are planted in prompt, answer and API key of requests through the whole real path.
+They are looked for, as they are, as hex and as base64, in every file that the network has written
+(databases with their write-ahead logs, logs, batches, the chain's state), in the environment and
+command line of its processes, and in all that is served without a key. Only the engine is scripted;
+compressed or encrypted copies would not be found.
 """
 
 import base64
 import json
+import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
@@ -118,6 +121,34 @@ def test_kept_content_lies_in_one_place_and_is_gone_after_it(
     _restart_gateway(running, monkeypatch, content_hours=0)
     for planted in (canaries.prompt, canaries.answer):
         until("the content is gone", lambda planted=planted: not _files_with(running, planted))  # type: ignore[misc]
+
+
+def test_a_gateway_that_is_told_to_stop_lets_a_stream_end(running: Stage) -> None:
+    """SIGTERM to the process: not ready, nothing new, the running answer whole, exit code 0."""
+    gateway, url = running.network.children["gateway"], running.network.gateway_url
+    port, key = running.doors["standing"]
+    headers = {"authorization": f"Bearer {key}"}
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Tell of the sea. script 100 60"}],
+        "max_tokens": 100,
+        "stream": True,
+    }
+    ask = f"http://127.0.0.1:{port}/v1/chat/completions"
+    with httpx.stream("POST", ask, json=body, headers=headers, timeout=60) as response:
+        chunks = response.iter_bytes()
+        text = next(chunks)
+        os.kill(gateway.pid, signal.SIGTERM)
+        until("it is not ready", lambda: httpx.get(f"{url}/ready", timeout=10).status_code == 503)
+        assert httpx.get(f"{url}/ready", timeout=10).json()["status"] == "draining"
+        refused = httpx.post(ask, json=body, headers=headers, timeout=10)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert int(refused.headers["retry-after"]) > 0
+        assert b"[DONE]" not in text
+        text += b"".join(chunks)
+    assert text.endswith(b"data: [DONE]\n\n")
+    gateway.wait_until_done(within_s=60)
+    running.network.start_gateway()
 
 
 def _restart_gateway(
