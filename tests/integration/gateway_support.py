@@ -244,6 +244,8 @@ async def network(
         scripted.line = list(peers)
         grant = signed_grant(scripted.keys, now_ms(), log_id=scripted.log_id)
         add_grant(database, DOMAIN, grant, now_ms())
+    policy = dict(key or {})
+    hosted = policy.pop("hosted_limit_units", None)
     new = create_key(
         database,
         payer=keys.payer.address,
@@ -251,7 +253,8 @@ async def network(
         label="test",
         random=os.urandom,
         now_ms=now_ms(),
-        policy=Policy(**key or {}),
+        policy=Policy(**policy),
+        hosted_limit_units=hosted,
     )
 
     async with (
