@@ -220,8 +220,16 @@ def _processes_with(running: Stage, planted: str) -> list[str]:
         for name, child in running.network.children.items()
         for pid in _with_descendants(child.pid)
         for place in ("environ", "cmdline")
-        if raw in Path(f"/proc/{pid}/{place}").read_bytes()
+        if raw in _told_by_the_kernel(pid, place)
     ]
+
+
+def _told_by_the_kernel(pid: int, place: str) -> bytes:
+    """What its user's other processes can read of a process: of one that isn't dumpable, little."""
+    try:
+        return Path(f"/proc/{pid}/{place}").read_bytes()
+    except PermissionError:
+        return b""
 
 
 def _public_pages_with(running: Stage, planted: str) -> list[str]:

@@ -220,7 +220,7 @@ async def network(
     keys = keys or Keys()
     if coordinator is None:
         async with (
-            scripted_coordinator(keys) as listening,
+            scripted_coordinator(keys, liveness=liveness) as listening,
             network(
                 folder,
                 *scripts,

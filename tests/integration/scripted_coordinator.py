@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
@@ -20,7 +21,7 @@ from pinaivu.metering import Attempt, Tolerance, reserve
 from pinaivu.p2p import PeerId, wire
 from pinaivu.p2p.calls import Calls
 from pinaivu.p2p.frames import FrameLimits, FrameStream
-from pinaivu.p2p.host import Host, open_host
+from pinaivu.p2p.host import Host, Liveness, open_host
 from pinaivu.receipts import Case, Held, Origin, compose
 from pinaivu.typed_data import Signed, signed_from_bytes
 from tests.integration.p2p_support import PATIENCE
@@ -257,13 +258,17 @@ class ScriptedCoordinator:
         return wire.Receipted(signed.to_bytes(), index=len(self.cases) - 1)
 
 
+AS_IN_SERVICE: Final = Liveness()
+
+
 @asynccontextmanager
 async def scripted_coordinator(
-    keys: Keys, log_id: bytes = LOG
+    keys: Keys, log_id: bytes = LOG, liveness: Liveness = AS_IN_SERVICE
 ) -> AsyncGenerator[tuple[ScriptedCoordinator, Host]]:
     """A coordinator that listens."""
     coordinator = ScriptedCoordinator(keys, log_id)
-    async with open_host(keys.coordinator_peer, ["/ip4/127.0.0.1/tcp/0"]) as host:
+    listen = ["/ip4/127.0.0.1/tcp/0"]
+    async with open_host(keys.coordinator_peer, listen, liveness=liveness) as host:
         limits = FrameLimits.of(wire.MAX_CONTROL_FRAME)
         host.serve(wire.GATEWAY_PROTOCOL, coordinator.serve, limits)
         yield coordinator, host
