@@ -86,6 +86,20 @@ def recovered_leg(row: AttemptRow, job: Job) -> Leg:
     )
 
 
+def sign_failure(identity: Identity, leg: Leg, now_ms: int) -> Signed[Failure]:
+    """The signed account of an award that came to nothing: what the next rank may go on from."""
+    failure = Failure(
+        award_digest=leg.award_digest,
+        gateway=identity.address,
+        reason=int(leg.result),
+        acks=leg.acks,
+        output_tokens=leg.output_tokens,
+        end_byte=leg.end_byte,
+        reported_ms=now_ms,
+    )
+    return Signed.by(identity.key, identity.domain, failure)
+
+
 def sign_delivery(
     identity: Identity,
     job_digest: bytes,

@@ -24,8 +24,8 @@ from gateway.answers import Answer
 from gateway.attempts import Attempts, attempt_row
 from gateway.checks import Before, charges_of, discrepancies, require_award
 from gateway.counts import differences
-from gateway.deliveries import Leg, delivery_frame, evidence_of, sign_delivery
-from gateway.demands import Demand, limit_below
+from gateway.deliveries import Leg, delivery_frame, evidence_of, sign_delivery, sign_failure
+from gateway.demands import Demand
 from gateway.desk import Desk
 from gateway.errors import (
     ApiError,
@@ -39,27 +39,26 @@ from gateway.errors import (
     storage,
     unreachable,
 )
+from gateway.hindrances import in_the_way
 from gateway.ledger import OPEN, REFUSED, UNSERVED, Conclusion
 from gateway.logs import Entry
-from gateway.parameters import needed_by
 from gateway.quotas import Reservation
 from gateway.relay import Order, Patience
 from gateway.reports import Report
 from gateway.summaries import summary
 from gateway.tasks import Background
-from pinaivu.codes import Feature, Outcome, Reason
+from pinaivu.codes import Outcome, Reason
 from pinaivu.commitments import response_commitment, response_digest
 from pinaivu.encoding import jcs, to_hex
 from pinaivu.errors import PinaivuError, TransportFailure
-from pinaivu.messages import Award, Delivery, Failure
+from pinaivu.messages import Award, Delivery
 from pinaivu.metering import Tolerance, reserve
 from pinaivu.p2p import wire
 from pinaivu.store.database import StorageFailed
 from pinaivu.store.gateway import RequestRow
-from pinaivu.typed_data import Signed, signed_from_bytes
+from pinaivu.typed_data import signed_from_bytes
 
 _WRITE_TRIES: Final = 2
-_ASK_WHY_S: Final = 1.0
 _RECEIPT_WITHIN_S: Final = 2.0
 _log = logging.getLogger(__name__)
 Way = Callable[[], Awaitable[Entry]]
@@ -267,21 +266,7 @@ class Exchange:
         await self._desk.ledger.mark(job_id, UNSERVED if refused.reason else REFUSED)
         if refused.reason:
             self._log.outbox.take_up(job_id)
-        return from_refusal(refused, await self._in_the_way(refused))
-
-    async def _in_the_way(self, refused: MarketRefused) -> str | None:
-        """The member of the request that kept all nodes out, as far as the log says so."""
-        if refused.reason not in (Reason.NO_NODES_AVAILABLE, Reason.NO_NODES_WITHIN_LIMITS):
-            return None
-        with suppress(TransportFailure), trio.move_on_after(_ASK_WHY_S):
-            standing = await self._log.public.market(self._demand.model.name)
-            if standing is None:
-                return None
-            if refused.reason == Reason.NO_NODES_WITHIN_LIMITS:
-                return limit_below(standing, self._demand)
-            missing = standing.missing(Feature(self._draft.job.message.features))
-            return needed_by(missing, self._demand.body) if missing else None
-        return None
+        return from_refusal(refused, await in_the_way(self._log.public, refused, self._demand))
 
     async def _accept(self, awarded: wire.Awarded) -> tuple[Order, Patience]:
         """The award, checked; nothing the coordinator says of it is believed unchecked."""
@@ -318,7 +303,7 @@ class Exchange:
             raise await self._give_up(leg)
         if not cut:
             self.answer.restart()
-        leg.failure = self._sign_failure(leg)
+        leg.failure = sign_failure(self._desk.identity, leg, self._desk.now_ms())
         row = attempt_row(leg.award, leg.award_digest, self._draft.chains[0].length)
         await self._desk.ledger.fail(row, leg.failure.to_bytes())
         if leg.award.message.rank == len(self._draft.chains):
@@ -341,18 +326,6 @@ class Exchange:
         cut = self.answer.size > 0
         return from_attempt(leg.result, leg.detail, cut=cut, engine_status=status)
 
-    def _sign_failure(self, leg: Leg) -> Signed[Failure]:
-        failure = Failure(
-            award_digest=leg.award_digest,
-            gateway=self._desk.identity.address,
-            reason=int(leg.result),
-            acks=leg.acks,
-            output_tokens=leg.output_tokens,
-            end_byte=leg.end_byte,
-            reported_ms=self._desk.now_ms(),
-        )
-        return Signed.by(self._desk.identity.key, self._desk.identity.domain, failure)
-
     # The end
 
     async def _conclude(self, outcome: Outcome) -> None:
@@ -363,7 +336,8 @@ class Exchange:
         delivery = sign_delivery(
             identity, draft.job_digest, draft.salts, self._legs, outcome, whole, now
         )
-        self._log_discrepancies(delivery.message, outcome)
+        if outcome == Outcome.COMPLETE:
+            self._say_what_differs(delivery.message)
         output_tokens = sum(leg.output_tokens for leg in self._legs)
         frame = delivery_frame(delivery, draft.job, draft.grant, self._legs)
         units = self._units(frame)
@@ -409,9 +383,9 @@ class Exchange:
         evidence = evidence_of(frame, self._desk.identity.domain)
         return sum(charge.amount for charge in charges_of(evidence, self._rules))
 
-    def _log_discrepancies(self, delivery: Delivery, outcome: Outcome) -> None:
+    def _say_what_differs(self, delivery: Delivery) -> None:
         completion = self._legs[-1].completion
-        if outcome != Outcome.COMPLETE or completion is None:
+        if completion is None:
             return
         tolerance = Tolerance(self._rules.tolerance_tokens, self._rules.tolerance_ppm)
         prompt = self._demand.prompt_tokens
