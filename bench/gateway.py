@@ -212,12 +212,12 @@ def headline(figures: Figures) -> Figures:
 def show(figures: Figures) -> None:
     """Print the tables."""
     names = ("p50", "p95", "p99")
-    print(
-        f"\n{'first token, ms':20}" + "".join(f"{n:>9}" for n in (*names, "added p50", *names[1:]))
-    )
+    heads = "".join(f"{name:>9}" for name in names)
+    print(f"\n{'first token, ms':20}{heads}  added:{heads}")
     for arm, found in figures["ttft"].items():
-        cells = [found[name] for name in names] + [found["added"][name] for name in names]
-        print(f"{arm:20}" + "".join(f"{cell:9.1f}" for cell in cells))
+        cells = "".join(f"{found[name]:9.1f}" for name in names)
+        added = "".join(f"{found['added'][name]:9.1f}" for name in names)
+        print(f"{arm:20}{cells}        {added}")
     for streams, found in figures["chunks"].items():
         _show_block(f"{streams} stream(s), fast", found, "cpu_us_per_chunk", "CPU µs per chunk")
     _show_block("short requests", figures["requests"], "cpu_ms_per_request", "CPU ms per request")
