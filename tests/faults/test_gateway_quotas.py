@@ -89,6 +89,17 @@ def eventually(process: Process, command: str, expected: str) -> None:
         assert time.monotonic() < ends, said
 
 
+def eventually_streams(database: Database, expected: int) -> None:
+    """What a killed process held is given back one by one."""
+    ends, query = time.monotonic() + PATIENCE_S, select(func.sum(col(ReservationRow.streams)))
+    while True:
+        with database.read() as session:
+            found = session.exec(query).one()
+        if found == expected:
+            return
+        assert time.monotonic() < ends, found
+
+
 def spent(database: Database) -> int:
     """Tokens that requests have really used."""
     with database.read() as session:
@@ -130,9 +141,7 @@ def test_what_a_killed_process_held_is_given_back(url_of: Urls) -> None:
         eventually(other, "keep 60", "held")
         assert other.do("keep 1") == "limited"
         assert audit(database, key) == 100
-        with database.read() as session:
-            streams = session.exec(select(func.sum(col(ReservationRow.streams)))).one()
-        assert streams == 1
+        eventually_streams(database, 1)
 
 
 @pytest.mark.parametrize("policy", [Policy(), Policy(daily_tokens=100)])

@@ -148,7 +148,7 @@ async def test_what_was_acknowledged_stays_with_its_log(tmp_path: Path) -> None:
     """The payer pays for it there; the client gets an error and not a second bill."""
 
     async def begins_and_dies(work: Work) -> None:
-        work.send({"role": "assistant", "content": ""})
+        work.send({"role": "assistant", "content": "So"})
         await work.wait_acks(1)
         await work.break_off()
 

@@ -145,7 +145,8 @@ async def test_many_calls_at_once_on_one_stream_in_both_directions() -> None:
 async def test_calls_fail_at_once_when_the_peer_is_gone() -> None:
     async def never(_payload: bytes) -> bytes:
         there.drop(here.peer_id, "test")
-        return b"too late"
+        await trio.sleep_forever()
+        return b"never"
 
     async def serve(_peer: PeerId, stream: FrameStream) -> None:
         await Calls(stream, on_call=never).run()
