@@ -293,6 +293,12 @@ class Network:
         child.start()
         child.wait_until(lambda: answers(f"{self.explorer_url}/_stcore/health"), within_s=90)
 
+    @property
+    def offers(self) -> int:
+        """How many nodes' offers stand at the first log; a dead node's stands until it expires."""
+        found: int = read_json(f"{self.log_url}/market")["models"].get(MODEL, 0)
+        return found
+
     def await_market(self, offers: int = len(NODES)) -> None:
         """Wait until that many nodes' offers stand at the first log, and the gateway is connected.
 
@@ -304,8 +310,7 @@ class Network:
             for child in nodes:
                 child.require_running()
             connected = read_json(f"{self.gateway_url}/healthz")["logs"].values()
-            found: int = read_json(f"{self.log_url}/market")["models"].get(MODEL, 0)
-            return found >= offers and all(connected)
+            return self.offers >= offers and all(connected)
 
         self.children["coordinator"].wait_until(stand, within_s=180)
 

@@ -36,7 +36,9 @@ def _kill_at_work(stage: Stage, stream: Streaming, request_id: str, rank: int) -
 
 
 def _revive(stage: Stage, *names: str) -> None:
-    """Start nodes again, all before any is waited for: the market is whole with all of them."""
+    """Start nodes again, once the offers of their former lives don't count any more."""
+    left = len(NODES) - len(names)
+    until("the end of the dead nodes' offers", lambda: stage.network.offers <= left)
     for name in names:
         stage.network.start_node(name)
     stage.network.await_market()
