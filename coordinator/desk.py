@@ -103,12 +103,10 @@ class AuctionDesk:
             known = self._docket.jobs.get((gateway, job.message.job_id))
             if known is not None:
                 return await self._repeat(known, job)
-            try:
+            # Before it is in the docket again: what comes in for it then would be receipted anew.
+            done = await self._find_receipt(gateway, job.message.job_id)
+            if done is None:
                 return await self._submit(gateway, job, grant)
-            except JobRefused:  # so is one that was receipted: its row is there already
-                done = await self._find_receipt(gateway, job.message.job_id)
-                if done is None:
-                    raise
             receipt = signed_from_bytes(Receipt, done.receipt).message
             if receipt.job_digest != job.digest(self._log.domain):
                 raise JobRefused("job_id_used", "another job was submitted under this id")

@@ -123,10 +123,19 @@ async def test_a_receipted_job_is_answered_by_its_receipt(world: World) -> None:
 
 
 async def test_a_receipted_job_that_comes_again_leaves_nothing(world: World) -> None:
-    """No money reserved, nobody busy, and the next job's book is filed as if it had not come."""
+    """Nobody asked, no money reserved, nobody busy, the next book filed as if it had not come.
+
+    Were it in the docket again meanwhile, what comes in for it would be receipted a second time.
+    """
+
+    async def not_again(_node: bytes, _call: wire.AuctionCall) -> wire.BidReply:
+        raise AssertionError
+
     job = await world.served()
     await job.receipted.wait()
+    bidding, world.bidding = world.bidding, not_again
     assert isinstance(await world.submit(), wire.Receipted)
+    world.bidding = bidding
     assert (world.docket.jobs, world.docket.all_reserved()) == ({}, 0)
     assert [world.docket.busy(node.address) for node in NODES] == [0] * len(NODES)
     await world.awarded(2)
