@@ -143,9 +143,9 @@ class Outbox:
         try:
             answer = await self._market.submit(job_of(request), grant_of(request))
         except MarketRefused as refused:
-            if refused.reason == Reason.EPOCH_ENDED:
-                raise  # the job is still open there; once it is closed, its receipt comes
             if not rows:
+                if refused.reason == Reason.EPOCH_ENDED:
+                    raise  # the job is still open there; once it is closed, its receipt comes
                 await self._ledger.mark(request.job_id, UNSERVED if refused.reason else REFUSED)
                 return
         else:
