@@ -17,10 +17,10 @@ from pinaivu.encoding import from_hex
 from pinaivu.fields import MAX_U64, MAX_U96, MAX_U128
 from pinaivu.keys import SecretKey
 from pinaivu.messages import Grant, Job
+from pinaivu.metering import at_most
 from pinaivu.typed_data import Domain, Signed
 
 _SECRET_BYTES: Final = 32
-_MILLION: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +124,8 @@ def most_units(demand: Demand, grant: Grant) -> int:
     terms = demand.terms
     price_in = _least(terms.max_price_in, grant.max_price_in)
     price_out = _least(terms.max_price_out, grant.max_price_out)
-    most = demand.prompt_tokens * price_in + demand.max_output_tokens * price_out
-    return _least(terms.max_cost_units, grant.max_per_job, -(-most // _MILLION))
+    most = at_most(demand.prompt_tokens, demand.max_output_tokens, price_in, price_out)
+    return _least(terms.max_cost_units, grant.max_per_job, most)
 
 
 def _least(*limits: int | None) -> int:

@@ -63,8 +63,13 @@ class Charge(Struct, frozen=True, kw_only=True):
 
 def reserve(job: Job, max_per_job: int, limit_in: int, limit_out: int) -> int:
     """The most a job may cost: caller's limit, grant's cap, and both counts at the ceilings."""
-    most = job.prompt_tokens * limit_in + job.max_output_tokens * limit_out
-    return min(job.max_cost, max_per_job, -(-most // _MILLION))
+    most = at_most(job.prompt_tokens, job.max_output_tokens, limit_in, limit_out)
+    return min(job.max_cost, max_per_job, most)
+
+
+def at_most(prompt_tokens: int, output_tokens: int, limit_in: int, limit_out: int) -> int:
+    """What both counts come to at price ceilings (base units per million tokens), rounded up."""
+    return -(-(prompt_tokens * limit_in + output_tokens * limit_out) // _MILLION)
 
 
 def charge_attempts(

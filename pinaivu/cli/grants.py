@@ -1,7 +1,6 @@
 """`pinaivu grants`: the payers' permissions that a gateway spends under."""
 
 import json
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -9,7 +8,7 @@ from typing import IO
 import click
 
 from pinaivu.chain.deployment import Deployment
-from pinaivu.cli.keys import database_option, gateway_database, whoever
+from pinaivu.cli.keys import database_option, gateway_database, now_ms, whoever
 from pinaivu.cli.place import network_options, open_folder, tokens
 from pinaivu.encoding import from_hex, to_hex
 from pinaivu.errors import InvalidEncoding, Misconfigured
@@ -44,9 +43,7 @@ def add(
     signed = _read(file.read())
     domain = _domain(network, deployment)
     try:
-        digest = add_grant(
-            gateway_database(network, database), domain, signed, _now_ms(), whoever()
-        )
+        digest = add_grant(gateway_database(network, database), domain, signed, now_ms(), whoever())
     except BadSignature as error:
         raise Misconfigured(
             f"this grant is not signed by its payer for chain {domain.chain_id} and these"
@@ -86,7 +83,7 @@ def remove(
         wanted = from_hex(digest)
     except InvalidEncoding as error:
         raise click.BadParameter(f"{digest!r} is no 0x digest") from error
-    remove_grant(gateway_database(network, database), wanted, _now_ms(), whoever())
+    remove_grant(gateway_database(network, database), wanted, now_ms(), whoever())
     click.echo(f"{digest} is forgotten")
 
 
@@ -104,10 +101,6 @@ def _domain(network: Path, deployment: Path | None) -> Domain:
 
 
 def _until(grant: Grant) -> str:
-    state = "until" if grant.not_after_ms > _now_ms() else "expired"
+    state = "until" if grant.not_after_ms > now_ms() else "expired"
     ends = min(grant.not_after_ms / 1000, datetime.max.replace(tzinfo=UTC).timestamp())
     return f"{state} {datetime.fromtimestamp(ends, UTC):%Y-%m-%d}"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -43,7 +43,8 @@ def whoever() -> str:
         return f"cli:{user}"
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """The machine's time."""
     return time.time_ns() // 1_000_000
 
 
@@ -99,7 +100,7 @@ def create(
         **_payers(store, payers, policy),
         label=label,
         random=os.urandom,
-        now_ms=_now_ms(),
+        now_ms=now_ms(),
         policy=policy,
         hosted_limit_units=limit_units,
         who=whoever(),
@@ -185,7 +186,7 @@ def limit(
     if not changes:
         raise click.UsageError("name at least one limit; `pinaivu keys limit --help` lists them")
     store = gateway_database(network, database)
-    change_policy(store, key_id, changes, now_ms=_now_ms(), who=whoever())
+    change_policy(store, key_id, changes, now_ms=now_ms(), who=whoever())
     click.echo(f"{key_id} is changed")
 
 
@@ -198,7 +199,7 @@ def revoke(
 ) -> None:
     """End a key; a running gateway notices within seconds."""
     del rpc, deployment
-    revoke_key(gateway_database(network, database), key_id, _now_ms(), whoever())
+    revoke_key(gateway_database(network, database), key_id, now_ms(), whoever())
     click.echo(f"{key_id} is revoked")
 
 
@@ -212,7 +213,7 @@ def rotate(
     """Give a key a new secret; the old one ends. Limits and what was used stay."""
     del rpc, deployment
     store = gateway_database(network, database)
-    made = rotate_key(store, key_id, random=os.urandom, now_ms=_now_ms(), who=whoever())
+    made = rotate_key(store, key_id, random=os.urandom, now_ms=now_ms(), who=whoever())
     click.echo(f"{made.key_id}  {made.secret}")
     click.echo("This is the only time the key is shown.", err=True)
 
@@ -245,7 +246,7 @@ def _state(key: KeyInfo) -> str:
     if key.revoked_ms is not None:
         return "revoked"
     expires_ms = key.policy.expires_ms
-    return "expired" if expires_ms is not None and expires_ms <= _now_ms() else "active"
+    return "expired" if expires_ms is not None and expires_ms <= now_ms() else "active"
 
 
 def _shown(at_ms: int) -> str:
