@@ -23,7 +23,7 @@ def command() -> None:
     """Take in, list and forget grants: signed permissions of payers to this gateway's key.
 
     A payer makes one with `pinaivu wallet grant` and hands over the JSON. The coordinator checks
-    every job against it; `pinaivu wallet revoke-grants` is how a payer ends it for good.
+    every job against it; `pinaivu wallet revoke` is how a payer ends it for good.
     """
 
 
