@@ -57,7 +57,7 @@ class Bench:
         self.run = Run()
         self._writer = writer
         self.docket = Docket()
-        log, reputation = Log(DOMAIN, LOG), Reputation(RULES)
+        log, reputation = Log(DOMAIN, LOG, recent_ms=2 * RULES.job_skew_ms), Reputation(RULES)
         directory = Directory(FixedChain(nodes))
         self.sessions = Sessions(directory, LOG, now_ms)
         self.book = OrderBook(

@@ -81,6 +81,8 @@ class Desk(Struct, frozen=True):
         return needed
 
     def _signatures(self, job: Signed[Job], grant: Signed[Grant], gateway: bytes) -> None:
+        if job.message.gateway != gateway:
+            raise JobRefused("foreign_job", "the job names another gateway than who submits it")
         try:
             job.require(self.domain, gateway)
             digest = _grant_digest(self.domain, grant)

@@ -81,7 +81,7 @@ class Coordinator:
         )
         self._domain: Domain = deployment.domain
         self._database = database
-        self._log = Log(self._domain, self._log_id)
+        self._log = Log(self._domain, self._log_id, recent_ms=2 * self._rules.job_skew_ms)
         self._docket = Docket()
         self._reputation = Reputation(self._rules)
         self._directory = Directory(self._view)

@@ -104,13 +104,20 @@ class AuctionDesk:
             if known is not None:
                 return await self._repeat(known, job)
             # Before it is in the docket again: what comes in for it then would be receipted anew.
-            done = await self._find_receipt(gateway, job.message.job_id)
+            done = await self._done(gateway, job.message)
             if done is None:
                 return await self._submit(gateway, job, grant)
             receipt = signed_from_bytes(Receipt, done.receipt).message
             if receipt.job_digest != job.digest(self._log.domain):
                 raise JobRefused("job_id_used", "another job was submitted under this id")
             return done
+
+    async def _done(self, gateway: bytes, job: Job) -> wire.Receipted | None:
+        """The receipt of a job that is over; the store is asked only where there may be one."""
+        fresh = abs(job.created_ms - self._clock.now_ms()) <= self._rules.job_skew_ms
+        if fresh and (gateway, job.job_id) not in self._log.recent:
+            return None
+        return await self._find_receipt(gateway, job.job_id)
 
     @contextmanager
     def _alone(self, key: tuple[bytes, bytes]) -> Iterator[None]:

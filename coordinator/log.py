@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from coordinator.errors import LogDiverged
 from coordinator.ports import AnchorRecord
+from coordinator.recent import Recent
 from pinaivu.books import Books
 from pinaivu.errors import PinaivuError
 from pinaivu.merkle.hashing import leaf_hash
@@ -37,11 +38,13 @@ class Leaf(Struct, frozen=True):
 class Log:
     """Tree, books and the tail of leaves that no final batch covers."""
 
-    def __init__(self, domain: Domain, log_id: bytes) -> None:
+    def __init__(self, domain: Domain, log_id: bytes, *, recent_ms: int) -> None:
+        """`recent` goes `recent_ms` back."""
         self.domain = domain
         self.log_id = log_id
         self.tree = Tree()
         self.books = Books()
+        self.recent = Recent(recent_ms)
         self.epoch_starts: dict[int, int] = {}  # epoch → index of its EpochStart
         self._tail: list[Leaf] = []  # leaves from `_tail_from` on
         self._tail_from = 0
@@ -68,6 +71,7 @@ class Log:
             self.epoch_starts[leaf.signed.message.epoch] = self.size
         if leaf.receipt is not None:
             self._total += leaf.receipt.total
+            self.recent.note((leaf.receipt.gateway, leaf.receipt.job_id), leaf.closed_ms)
         self._tail.append(leaf)
         return self.tree.append(leaf_hash(leaf.digest))
 

@@ -203,7 +203,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.signers[self.epoch] = self.key.address
-        self.log = Log(DOMAIN, LOG)
+        self.log = Log(DOMAIN, LOG, recent_ms=2 * self.rules.job_skew_ms)
         self.docket = Docket()
         self.reputation = Reputation(self.rules)
         self.directory = Directory(self.chain)

@@ -69,7 +69,7 @@ def served_log(factory: BundleFactory, folder: Path) -> Iterator[HttpLog]:
 def _store(database: Database, factory: BundleFactory) -> Log:
     """Fill a coordinator's tables with the factory's network, also where its epoch has lied."""
     ledger, domain = factory.ledger, factory.domain
-    log, jobs = Log(domain, factory.parties.log_id), set[bytes]()
+    log, jobs = Log(domain, factory.parties.log_id, recent_ms=0), set[bytes]()
     with database.begin() as session:
         for position, signed in enumerate(ledger.leaves):
             message, digest = signed.message, signed.digest(domain)

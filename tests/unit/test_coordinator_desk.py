@@ -15,6 +15,8 @@ from coordinator.admission import Money
 from coordinator.archive import read_book
 from coordinator.batches import standing
 from coordinator.directory import BOUND_S, FRESH_S
+from coordinator.log import Log
+from coordinator.recent import Recent
 from pinaivu.codes import Clearing, Reason
 from pinaivu.messages import Award, Receipt
 from pinaivu.p2p import wire
@@ -145,6 +147,40 @@ async def test_a_receipted_job_that_comes_again_leaves_nothing(world: World) -> 
         return [root is not None and read_book(session, root) is not None for root in roots]
 
     assert await world.writer.read(books) == [True, True]
+
+
+async def test_a_receipted_job_is_known_as_long_as_it_could_be_admitted_again(world: World) -> None:
+    """Also by a coordinator that has started since; jobs that are new don't wait for the store."""
+    job = await world.served()
+    await job.receipted.wait()
+    assert job.key in world.log.recent
+    restarted = Log(DOMAIN, world.log.log_id, recent_ms=2 * world.rules.job_skew_ms)
+    restarted.replay(world.log.leaves(0, world.log.size), world.signers)
+    assert job.key in restarted.recent
+
+    async def asked(_gateway: bytes, _job_id: bytes) -> wire.Receipted | None:
+        raise AssertionError
+
+    world.desk._find_receipt = asked
+    await world.awarded(2)
+    world.now += world.rules.job_skew_ms + 1  # too late to be admitted: there may be a receipt
+    with pytest.raises(AssertionError):
+        await world.desk.submit(GATEWAY.address, signed_job(3), signed_grant())
+
+
+def test_what_may_be_admitted_again_is_not_forgotten() -> None:
+    recent = Recent(keep_ms=100)
+    for number in range(5):
+        recent.note((b"g", bytes([number])), 1_000 + 50 * number)
+    assert [(b"g", bytes([number])) in recent for number in range(5)] == [False, False] + [True] * 3
+
+
+async def test_a_job_in_another_gateways_name_is_refused(world: World) -> None:
+    """Though whoever submits it has signed it: the grant is the other one's."""
+    stranger = NODES[1]
+    foreign = Signed.by(stranger, DOMAIN, job(1))
+    refusal = world.desk.submit(stranger.address, foreign, signed_grant())
+    assert await refusal_of(refusal) == "foreign_job"
 
 
 async def test_a_caller_that_goes_away_during_the_auction_leaves_nothing(world: World) -> None:

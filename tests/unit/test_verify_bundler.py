@@ -39,7 +39,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def store(database: Database, factory: BundleFactory) -> Log:
     """Fill a coordinator's tables, and its log in memory, with the factory's network."""
-    log = Log(factory.domain, factory.parties.log_id)
+    log = Log(factory.domain, factory.parties.log_id, recent_ms=0)
     with database.begin() as session:
         for index, signed in enumerate(factory.ledger.leaves):
             digest, message = signed.digest(factory.domain), signed.message
