@@ -31,12 +31,14 @@ test-contracts: setup  ## Solidity tests, lint, third-party vectors, committed A
 	tools/npm run -s vectors
 	tools/npm run -s test
 
-# Whole networks of processes run one after the other, everything else on every core.
+# Whole networks of processes run in two groups side by side (tests/conftest.py), everything else on
+# every core, the slow files first.
 NETWORKS = tests/e2e tests/docs tests/conformance
 
 test: lint types test-contracts  ## every test and check
-	$(PY) -m pytest -n auto --maxprocesses=8 --dist=loadfile $(NETWORKS:%=--ignore=%)
-	$(PY) -m pytest $(NETWORKS)
+	$(PY) -m pytest -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder \
+	  $(NETWORKS:%=--ignore=%)
+	$(PY) -m pytest -n 2 --dist=loadgroup $(NETWORKS)
 
 demo: setup  ## the whole network, and a first request; ONCE=1 ends after it
 	@.venv/bin/pinaivu up --network .demo $(if $(ONCE),--once)
