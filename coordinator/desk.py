@@ -113,7 +113,11 @@ class AuctionDesk:
             return done
 
     async def _done(self, gateway: bytes, job: Job) -> wire.Receipted | None:
-        """The receipt of a job that is over; the store is asked only where there may be one."""
+        """The receipt of a job that is over; the store is asked only where there may be one.
+
+        A job is admitted only within the skew of the time it says it was created. So whatever may
+        be admitted again was receipted within twice that, and is remembered.
+        """
         fresh = abs(job.created_ms - self._clock.now_ms()) <= self._rules.job_skew_ms
         if fresh and (gateway, job.job_id) not in self._log.recent:
             return None

@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from coordinator.errors import LogDiverged
 from coordinator.ports import AnchorRecord
-from coordinator.recent import Recent
 from pinaivu.books import Books
 from pinaivu.errors import PinaivuError
 from pinaivu.merkle.hashing import leaf_hash
 from pinaivu.merkle.tree import Tree
 from pinaivu.messages import Batch, EpochStart, Receipt
+from pinaivu.remembered import Remembered
 from pinaivu.settlement import Netting, net, unpack_rows
 from pinaivu.typed_data import Domain, Signed
 
@@ -39,12 +39,13 @@ class Log:
     """Tree, books and the tail of leaves that no final batch covers."""
 
     def __init__(self, domain: Domain, log_id: bytes, *, recent_ms: int) -> None:
-        """`recent` goes `recent_ms` back."""
         self.domain = domain
         self.log_id = log_id
         self.tree = Tree()
         self.books = Books()
-        self.recent = Recent(recent_ms)
+        self.recent: Remembered[tuple[bytes, bytes]] = Remembered()
+        """Jobs that were receipted within `recent_ms`, by (gateway, job id)."""
+        self._recent_ms = recent_ms
         self.epoch_starts: dict[int, int] = {}  # epoch → index of its EpochStart
         self._tail: list[Leaf] = []  # leaves from `_tail_from` on
         self._tail_from = 0
@@ -71,7 +72,9 @@ class Log:
             self.epoch_starts[leaf.signed.message.epoch] = self.size
         if leaf.receipt is not None:
             self._total += leaf.receipt.total
-            self.recent.note((leaf.receipt.gateway, leaf.receipt.job_id), leaf.closed_ms)
+            key = (leaf.receipt.gateway, leaf.receipt.job_id)
+            until_ms = leaf.closed_ms + self._recent_ms
+            self.recent.note(key, until_ms=until_ms, now_ms=leaf.closed_ms)
         self._tail.append(leaf)
         return self.tree.append(leaf_hash(leaf.digest))
 

@@ -1,21 +1,24 @@
 """Takes dispatches, works on them, signs what was done, and answers the gateway.
 
-The order of durable steps: the award is marked used before the engine is asked, the completion is
-kept before anybody sees it. After a crash in between, the award is never run again and nothing is
-claimed for it. A completion is signed when the answer is whole, or when it was stopped with at
-least preimage 1 held; without that the node has nothing to claim.
+The order of durable steps: the award is marked used before anything of its answer leaves, the
+completion is kept before anybody sees it. After a crash in between, the award is never served again
+and nothing is claimed for it. The engine computes meanwhile; an award that comes twice while it
+holds is refused from memory, so that it costs no second prefill. A completion is signed when the
+answer is whole, or when it was stopped with at least preimage 1 held; without that the node has
+nothing to claim.
 
 `Executor.serve` is the job of a ready stream (`pinaivu.p2p.links.keep_ready`).
 """
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import trio
 
 from node.checks import Gatekeeper, Order
-from node.errors import JobRefused
+from node.errors import AwardUsed, JobRefused
 from node.journal import Journal
 from node.ports import NowMs
 from node.voids import Voids
@@ -27,10 +30,12 @@ from pinaivu.messages import Completion, Failure
 from pinaivu.p2p import PeerId, wire
 from pinaivu.p2p.errors import StreamBroken
 from pinaivu.p2p.frames import FrameStream
+from pinaivu.remembered import Remembered
 from pinaivu.store.database import StorageFailed
 from pinaivu.typed_data import Domain, Signed
 
 ACK_TIMEOUT_S: Final = 20.0
+_RECALLED_MS: Final = 3_600_000  # awards hold for minutes; the journal knows older ones, too
 _ZERO: Final = bytes(32)
 _logger: Final = logging.getLogger(__name__)
 
@@ -57,10 +62,17 @@ class Executor:
         self._owed = owed
         self._ack_timeout_s = ack_timeout_s
         self._voids = Voids(domain)
+        self._taken: Remembered[bytes] = Remembered()  # awards that still hold
         self._running: set[Work] = set()
         self._idle = trio.Event()
         self._idle.set()
         self._draining = False
+
+    async def recall(self) -> None:
+        """Know again the awards that former processes used and that may still hold."""
+        now = self._now_ms()
+        for signed in await self._journal.used_since(now - _RECALLED_MS):
+            self._take(signed.digest(self._domain), signed.message.expires_ms)
 
     @property
     def running(self) -> int:
@@ -109,14 +121,22 @@ class Executor:
             order = await self._gatekeeper.check(peer, frame)
         except TransportFailure as error:
             raise JobRefused(Reason.REFUSED, f"the award can't be checked now: {error}") from error
+        if order.digest in self._taken:
+            raise AwardUsed(order.digest)
         if not order.model.engine.ready:
             raise JobRefused(Reason.ENGINE_ERROR, "the engine is not running at this moment")
         return order
 
     async def _work(self, stream: FrameStream, order: Order) -> None:
         with order.model.slots.hold(order.award.log_id):
-            await self._journal.use(order.digest, order.award.log_id, order.signed, self._now_ms())
-            work = Work(order, stream, now_ms=self._now_ms, ack_timeout_s=self._ack_timeout_s)
+            self._take(order.digest, order.award.expires_ms)
+            work = Work(
+                order,
+                stream,
+                mark_used=partial(self._mark_used, order),
+                now_ms=self._now_ms,
+                ack_timeout_s=self._ack_timeout_s,
+            )
             self._enter(work)
             try:
                 await work.run()
@@ -125,6 +145,12 @@ class Executor:
                 self._leave(work)
         _report(work)
         _answer(stream, work.stop, completion)
+
+    def _take(self, digest: bytes, expires_ms: int) -> None:
+        self._taken.note(digest, until_ms=expires_ms, now_ms=self._now_ms())
+
+    async def _mark_used(self, order: Order) -> None:
+        await self._journal.use(order.digest, order.award.log_id, order.signed, self._now_ms())
 
     def _enter(self, work: Work) -> None:
         if not self._running:

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from node.errors import AwardUsed
-from pinaivu.messages import Completion, Receipt
+from pinaivu.messages import Award, Completion, Receipt
 from pinaivu.store.node import CompletionRow, EarningRow, ReceiptRow, UsedAwardRow
 from pinaivu.store.rows import add_once
 from pinaivu.store.writer import Writer
@@ -65,6 +65,12 @@ class Journal:
                 raise AwardUsed(digest)
 
         await self._writer.write(insert)
+
+    async def used_since(self, ms: int) -> list[Signed[Award]]:
+        """The awards taken for work since then."""
+        wanted = select(UsedAwardRow.award).where(col(UsedAwardRow.used_ms) >= ms)
+        rows = await self._writer.read(lambda session: session.scalars(wanted).all())
+        return [signed_from_bytes(Award, raw) for raw in rows]
 
     async def complete(
         self, completion: Signed[Completion], log_id: bytes, now_ms: int

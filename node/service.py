@@ -95,6 +95,7 @@ class Node:
 
     async def run(self, stop: Callable[[], Awaitable[None]]) -> None:
         """Serve until `stop` returns, then end in order."""
+        await self.executor.recall()
         async with trio.open_nursery() as jobs, trio.open_nursery() as background:
             for log in self.logs.values():
                 background.start_soon(log.run)

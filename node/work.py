@@ -1,6 +1,6 @@
 """One order's work: events from the engine to the gateway, as far as the exchange allows.
 
-    work = Work(order, stream, clock…)
+    work = Work(order, stream, mark_used=…, clock…)
     await work.run()
     work.stop       # None: the answer is whole
 
@@ -8,10 +8,11 @@
 gateway's cancellation, its disappearance, a broken rule, silence, the award's expiry or voiding,
 the engine, or the node's own shutdown (`halt`). The engine's request is dropped at that moment.
 What has been sent until then is `answer`, what was acknowledged is `window`. Nothing is signed.
+Nothing is sent before `mark_used` has returned; the engine is asked at once.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,7 @@ import trio
 from node.answer import Answer, engine_body
 from node.checks import Order
 from node.engines.errors import EngineRefused, EngineTimedOut
+from node.errors import JobRefused
 from node.exchange import Window
 from node.ports import NowMs
 from pinaivu.codes import Finish, Reason
@@ -27,6 +29,7 @@ from pinaivu.errors import PeerFault, PinaivuError, TransportFailure
 from pinaivu.openai import BadResponse
 from pinaivu.p2p import wire
 from pinaivu.p2p.frames import FrameStream
+from pinaivu.store.database import StorageFailed
 
 _CLIENT_ERRORS: Final = range(400, 500)
 _OVERRUN: Final = 2  # times the limit: two ways to split a text differ by less
@@ -47,6 +50,7 @@ CANCELLED: Final = Stop(Finish.CANCELLED, Reason.REFUSED, "cancelled by the gate
 BROKEN: Final = Stop(Finish.CANCELLED, Reason.STREAM_BROKEN, "the gateway is gone")
 EXPIRED: Final = Stop(Finish.CANCELLED, Reason.REFUSED_EXPIRED, "the award ran out")
 STALLED: Final = Stop(Finish.CANCELLED, Reason.PROTOCOL_VIOLATION, "no acknowledgement came")
+UNWRITTEN: Final = Stop(Finish.CANCELLED, Reason.REFUSED, "the node could not write its journal")
 VOIDED: Final = Stop(Finish.CANCELLED, Reason.REFUSED, "the award was voided")
 DRAINED: Final = Stop(Finish.DRAINED, Reason.REFUSED, "the node is shutting down")
 CUT_OFF: Final = Stop(
@@ -61,8 +65,15 @@ class Work:
     """The running of one order."""
 
     def __init__(
-        self, order: Order, stream: FrameStream, *, now_ms: NowMs, ack_timeout_s: float
+        self,
+        order: Order,
+        stream: FrameStream,
+        *,
+        mark_used: Callable[[], Awaitable[None]],
+        now_ms: NowMs,
+        ack_timeout_s: float,
     ) -> None:
+        """`mark_used` returns once it is durable that the award has been used, by this work."""
         self.order = order
         self.window = Window(order.award)
         self.answer = Answer(order)
@@ -71,6 +82,8 @@ class Work:
         self.first_token_ms = 0
         self.finished_ms = 0
         self._stream = stream
+        self._mark_used = mark_used
+        self._marked = trio.Event()
         self._now_ms = now_ms
         self._ack_timeout_s = ack_timeout_s
         self._held: list[bytes] = []
@@ -87,6 +100,7 @@ class Work:
         left_ms = self.order.award.expires_ms - self.started_ms
         self._producing.deadline = trio.current_time() + left_ms / 1000
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._mark)
             nursery.start_soon(self._listen)
             with self._producing:
                 await self._produce()
@@ -94,6 +108,17 @@ class Work:
                 self.halt(EXPIRED)  # who cancelled it has said why before
             nursery.cancel_scope.cancel()
         self.finished_ms = self._now_ms()
+
+    async def _mark(self) -> None:
+        try:
+            await self._mark_used()
+        except JobRefused as refusal:
+            self.halt(Stop(Finish.CANCELLED, refusal.reason, str(refusal)))
+        except StorageFailed:
+            _logger.exception("the database failed under an order")
+            self.halt(UNWRITTEN)
+        else:
+            self._marked.set()
 
     async def _listen(self) -> None:
         """Take what the gateway sends, until it says stop, goes away or breaks the rules."""
@@ -121,6 +146,8 @@ class Work:
             kind = self.order.request.kind
             async with engine.stream(kind, engine_body(self.order)) as events:
                 async for batch in events:
+                    if not self._marked.is_set():
+                        await self._marked.wait()
                     for event in batch:
                         await self._forward(event)
                     self._send()

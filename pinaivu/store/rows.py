@@ -8,9 +8,10 @@ They run in the session's transaction and are seen by what follows in it. Object
 has loaded before don't notice; write a row either this way or that way within one transaction.
 """
 
+from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import inspect, update
+from sqlalchemy import Executable, bindparam, inspect, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel
@@ -38,14 +39,26 @@ def insert(session: Session, row: SQLModel) -> None:
 
 def add_once(session: Session, row: SQLModel) -> bool:
     """Insert a row, unless there is one with its key or a unique value; whether it was inserted."""
-    bind = session.get_bind()
-    once = _ONCE[bind.dialect.name](type(row)).on_conflict_do_nothing()
-    counted = once.values(row.model_dump()).execution_options(preserve_rowcount=True)
-    return session.connection().execute(counted).rowcount == 1
+    once = _once(type(row), session.get_bind().dialect.name)
+    return session.connection().execute(once, row.model_dump()).rowcount == 1
 
 
 def change(session: Session, kind: type[SQLModel], key: Any, **values: Any) -> int:
     """Set columns of the row with a primary key; how many rows there were: one, or none."""
-    (primary,) = inspect(kind).primary_key
-    done = session.connection().execute(update(kind).where(primary == key).values(values))
+    named = {f"new_{name}": value for name, value in values.items()}
+    done = session.connection().execute(_change(kind, *values), {"key": key} | named)
     return int(done.rowcount)
+
+
+@lru_cache
+def _once(kind: type[SQLModel], dialect: str) -> Executable:
+    """The statement; making it costs as much as carrying it out."""
+    once: Executable = _ONCE[dialect](kind).on_conflict_do_nothing()
+    return once.execution_options(preserve_rowcount=True)
+
+
+@lru_cache
+def _change(kind: type[SQLModel], *names: str) -> Executable:
+    (primary,) = inspect(kind).primary_key
+    new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in names}
+    return update(kind).where(primary == bindparam("key")).values(new)

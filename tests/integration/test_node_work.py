@@ -415,6 +415,35 @@ class FailingJournal:
         raise StorageFailed("the disk is full")
 
 
+class SlowJournal(FailingJournal):
+    """A journal whose disk takes its time."""
+
+    def __init__(self, real: Journal, failing: str) -> None:
+        super().__init__(real, failing)
+        self.go_on = trio.Event()
+
+    async def _fail(self, *what: Any) -> None:
+        await self.go_on.wait()
+        await getattr(self._real, self._failing)(*what)
+
+
+async def test_nothing_leaves_before_the_award_is_marked_used(tmp_path: Path) -> None:
+    """The engine works meanwhile, and somebody who sends the award again gets nothing, too."""
+    async with place(tmp_path) as here, here.node() as node:
+        job, offer = here.job(), await here.offered()
+        slow = SlowJournal(node.journal, "use")
+        node.executor._journal = slow  # type: ignore[assignment]
+        talk = await here.gateway.dispatch(job, offer)
+        await here.engine.requests.reach(1)
+        (work,) = node.executor._running
+        again = await here.gateway.send(job, talk.award, job.dispatch(talk.award))
+        assert "used before" in _refusal(await again.next()).detail
+        assert not work.answer.begun
+        slow.go_on.set()
+        assert isinstance((await talk.rest())[-1], wire.End)
+        assert len(here.engine.requests.items) == 1
+
+
 @pytest.mark.parametrize(("failing", "asked"), [("use", 0), ("complete", 1)])
 async def test_without_a_journal_nothing_is_run_or_claimed(
     tmp_path: Path, failing: str, asked: int

@@ -16,7 +16,6 @@ from coordinator.archive import read_book
 from coordinator.batches import standing
 from coordinator.directory import BOUND_S, FRESH_S
 from coordinator.log import Log
-from coordinator.recent import Recent
 from pinaivu.codes import Clearing, Reason
 from pinaivu.messages import Award, Receipt
 from pinaivu.p2p import wire
@@ -166,13 +165,6 @@ async def test_a_receipted_job_is_known_as_long_as_it_could_be_admitted_again(wo
     world.now += world.rules.job_skew_ms + 1  # too late to be admitted: there may be a receipt
     with pytest.raises(AssertionError):
         await world.desk.submit(GATEWAY.address, signed_job(3), signed_grant())
-
-
-def test_what_may_be_admitted_again_is_not_forgotten() -> None:
-    recent = Recent(keep_ms=100)
-    for number in range(5):
-        recent.note((b"g", bytes([number])), 1_000 + 50 * number)
-    assert [(b"g", bytes([number])) in recent for number in range(5)] == [False, False] + [True] * 3
 
 
 async def test_a_job_in_another_gateways_name_is_refused(world: World) -> None:
