@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from eth_hash.auto import keccak
-
 from pinaivu.chain.anvil import CHAIN_ID, AnvilProcess, fund
 from pinaivu.chain.calls import Call, Calls
 from pinaivu.chain.client import ChainClient
@@ -22,6 +20,7 @@ from pinaivu.chain.rpc import HttpRpc
 from pinaivu.chain.transactor import Pace, Transactor, TxOutcome
 from pinaivu.chain.words import quantity, to_hex
 from pinaivu.codes import Role
+from pinaivu.keccak import keccak
 from pinaivu.keys import SecretKey
 from pinaivu.merkle.hashing import leaf_hash, node_hash
 from pinaivu.merkle.tree import Tree

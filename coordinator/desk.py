@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from eth_hash.auto import keccak
 from msgspec import Struct
 from msgspec.structs import replace
 from sqlmodel import Session
@@ -33,6 +32,7 @@ from pinaivu.auction.transcript import Header
 from pinaivu.codes import Mode, Reason
 from pinaivu.commitments import tokens_acknowledged
 from pinaivu.fields import MAX_U64
+from pinaivu.keccak import keccak
 from pinaivu.keys import SecretKey
 from pinaivu.manifest import Parameters
 from pinaivu.messages import Award, Grant, Job, Receipt

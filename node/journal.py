@@ -68,7 +68,7 @@ class Journal:
 
     async def used_since(self, ms: int) -> list[Signed[Award]]:
         """The awards taken for work since then."""
-        wanted = select(UsedAwardRow.award).where(col(UsedAwardRow.used_ms) >= ms)
+        wanted = select(col(UsedAwardRow.award)).where(col(UsedAwardRow.used_ms) >= ms)
         rows = await self._writer.read(lambda session: session.scalars(wanted).all())
         return [signed_from_bytes(Award, raw) for raw in rows]
 

@@ -8,11 +8,11 @@ the canonical form is an `InvalidEncoding` that names the field.
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, Final, Generic, Protocol, TypeVar, get_args, get_origin
 
-from eth_hash.auto import keccak
 from msgspec import Struct
 
 from pinaivu.encoding import from_decimal, from_hex
 from pinaivu.errors import InvalidEncoding
+from pinaivu.keccak import keccak
 
 T = TypeVar("T")
 _JSON_NUMBER_BITS: Final = 32

@@ -10,9 +10,9 @@ from typing import Final, Self
 
 import base58
 from coincurve import PrivateKey, PublicKey
-from eth_hash.auto import keccak
 
 from pinaivu.errors import InvalidEncoding, PeerFault
+from pinaivu.keccak import keccak
 
 ADDRESS_BYTES: Final = 20
 SECRET_BYTES: Final = 32

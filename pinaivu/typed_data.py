@@ -14,10 +14,10 @@ from functools import cache, cached_property
 from typing import Any, Final, Generic, TypeVar, get_type_hints
 
 import msgspec
-from eth_hash.auto import keccak
 
 from pinaivu.errors import InvalidEncoding
 from pinaivu.fields import Fixed, Kind, ListOf, StructKind, Uint, kind_of
+from pinaivu.keccak import keccak
 from pinaivu.keys import SIGNATURE_BYTES, SecretKey, recover, require_signer
 
 M = TypeVar("M", bound="Message")

@@ -19,10 +19,10 @@ from eth_abi.codec import ABICodec
 from eth_abi.decoding import AddressDecoder
 from eth_abi.exceptions import DecodingError, EncodingError
 from eth_abi.registry import BaseEquals, registry
-from eth_hash.auto import keccak
 
 from pinaivu.chain.errors import ChainUnavailable, Reverted
 from pinaivu.errors import InvalidEncoding, Misconfigured
+from pinaivu.keccak import keccak
 
 SELECTOR_BYTES: Final = 4
 WORD_BYTES: Final = 32

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import TypeVar
 
-from eth_hash.auto import keccak
 from msgspec import Struct
 
 from pinaivu.chain.abi import load
 from pinaivu.chain.deployment import CONTRACTS, Deployment
 from pinaivu.chain.records import Anchor, ModelRecord
 from pinaivu.chain.words import to_hex
+from pinaivu.keccak import keccak
 from pinaivu.messages import (
     Batch,
     Checkpoint,

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any, Final
 
-from eth_hash.auto import keccak
-
 from pinaivu.chain.abi import load
 from pinaivu.chain.calls import receipt_words
 from pinaivu.chain.deployment import CONTRACTS, Deployment
@@ -37,6 +35,7 @@ from pinaivu.chain.records import (
 from pinaivu.chain.rpc import JsonRpc, require_chain
 from pinaivu.chain.views import View, read, read_many, view
 from pinaivu.chain.words import from_hex, quantity, to_hex
+from pinaivu.keccak import keccak
 from pinaivu.messages import Receipt
 
 _PERMIT_TYPE: Final = keccak(

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 import rlp  # type: ignore[import-untyped]
-from eth_hash.auto import keccak
 
 from pinaivu.chain.abi import load
 from pinaivu.chain.calls import Call, Calls
@@ -27,6 +26,7 @@ from pinaivu.chain.roles import ADMIN_ROLE, Role, role, roles
 from pinaivu.chain.rpc import JsonRpc
 from pinaivu.chain.transactor import Transactor
 from pinaivu.chain.words import quantity, to_hex
+from pinaivu.keccak import keccak
 
 _CREATED_BEFORE_FAULTS: Final = 8
 _CREATED_BEFORE_SETTLEMENT: Final = 9

@@ -6,8 +6,7 @@ Each record is true of the one block it was read at, and only as trustworthy as 
 from dataclasses import dataclass
 from typing import Final
 
-from eth_hash.auto import keccak
-
+from pinaivu.keccak import keccak
 from pinaivu.keys import peer_id_of_point
 from pinaivu.merkle.hashing import EMPTY_ROOT
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import rlp  # type: ignore[import-untyped]
-from eth_hash.auto import keccak
 
+from pinaivu.keccak import keccak
 from pinaivu.keys import SecretKey
 
 DYNAMIC_FEE_TYPE: Final = b"\x02"

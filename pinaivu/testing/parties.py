@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from eth_hash.auto import keccak
 from msgspec import Struct
 
 from pinaivu.fields import MAX_U64, MAX_U96
+from pinaivu.keccak import keccak
 from pinaivu.keys import SecretKey
 from pinaivu.manifest import Block, Manifest, Parameters, local_development_parameters
 from pinaivu.messages import Grant, Log

@@ -1,6 +1,5 @@
 """V7: the winner won by the rule, at the right price, among all offers of the transcript."""
 
-from eth_hash.auto import keccak
 from msgspec.structs import replace
 
 from pinaivu.auction import rule
@@ -10,6 +9,7 @@ from pinaivu.auction.transcript import Header
 from pinaivu.codes import Mode, Reason, Status
 from pinaivu.encoding import from_hex
 from pinaivu.fields import MAX_U64
+from pinaivu.keccak import keccak
 from pinaivu.messages import Segment
 from pinaivu.typed_data import digest
 from pinaivu.verify.case import ZERO, Case, Work

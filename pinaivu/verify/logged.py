@@ -1,8 +1,7 @@
 """V10: the receipt is in the log, and the log is anchored on chain."""
 
-from eth_hash.auto import keccak
-
 from pinaivu.checkpoints import verify_note
+from pinaivu.keccak import keccak
 from pinaivu.merkle.hashing import leaf_hash
 from pinaivu.merkle.proofs import verify_consistency, verify_inclusion
 from pinaivu.messages import Batch

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from eth_hash.auto import keccak
 
 from pinaivu.chain.anvil import AnvilProcess
 from pinaivu.chain.deployer import LOCAL
@@ -12,6 +11,7 @@ from pinaivu.chain.errors import ChainUnavailable
 from pinaivu.chain.facts import BOOK_SKEW_MS, ContractFacts
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.codes import Role
+from pinaivu.keccak import keccak
 from pinaivu.keys import ZERO_ADDRESS
 from pinaivu.settlement import unpack_rows
 from tests.integration.chain_network import (

@@ -106,7 +106,6 @@ async def test_drain_lets_streams_end_and_begins_nothing(tmp_path: Path) -> None
 
 async def test_what_does_not_end_in_time_is_stopped_and_accounted_for(tmp_path: Path) -> None:
     """The node signs what it did, and its receipt says so."""
-
     accepted = trio.Event()
 
     async def endless(work: Work) -> None:

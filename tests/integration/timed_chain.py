@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from eth_hash.auto import keccak
-
 from pinaivu.chain.abi import decode_revert, load
 from pinaivu.chain.anvil import CHAIN_ID, fund
 from pinaivu.chain.calls import Call, Calls
@@ -23,6 +21,7 @@ from pinaivu.chain.transactor import Transactor
 from pinaivu.chain.views import View, view
 from pinaivu.chain.words import from_hex, quantity
 from pinaivu.codes import Role
+from pinaivu.keccak import keccak
 from pinaivu.keys import SecretKey
 from pinaivu.merkle.hashing import leaf_hash
 from pinaivu.merkle.tree import Tree
