@@ -30,8 +30,12 @@ _SIDE_BY_SIDE: Final = {
 _NEEDED: Final = ("chain", "database", "browser", "netns", "engine", "e2e")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on whole networks in two groups: side by side where `--dist=loadgroup` runs them."""
+    """Tests on whole networks in two groups: side by side where `--dist=loadgroup` runs them.
+
+    First, since the plugin reads the marks in the same hook.
+    """
     for item in items:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
         for part, group in _SIDE_BY_SIDE.items():
