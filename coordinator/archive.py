@@ -24,7 +24,7 @@ from coordinator.field import Slot
 from pinaivu.auction.replay import MOST_ROWS_INSIDE, rows_document
 from pinaivu.auction.transcript import Header, Row
 from pinaivu.encoding import from_hex
-from pinaivu.messages import Offer
+from pinaivu.messages import Bid, Offer
 from pinaivu.store.coordinator import BookRow, TranscriptRow
 from pinaivu.store.database import Database
 from pinaivu.store.rows import insert
@@ -171,6 +171,9 @@ class Books:
 def published_transcript(session: Session, stored: TranscriptRow) -> Json:
     """A stored transcript as it is published: with its rows where they are few enough."""
     document: Json = msgspec.json.decode(stored.document)
+    for call in document["calls"]:
+        if isinstance(call.get("bid"), str):  # else as versions before 0.2 wrote it
+            call["bid"] = signed_from_bytes(Bid, from_hex(call["bid"])).to_json()
     header = Header.from_bytes(from_hex(document["header"]))
     if header.eligible <= MOST_ROWS_INSIDE:  # else there are more rows than that
         book = read_book(session, header.book_root)

@@ -16,9 +16,8 @@ from coordinator.auctioneer import Held as HeldAuction
 from coordinator.docket import Awarded, OpenJob
 from coordinator.errors import LogDiverged
 from coordinator.evidence import check_completion, check_delivery, check_failure
-from pinaivu.auction.replay import transcript_document
 from pinaivu.auction.transcript import CallEntry, Header, bids_root
-from pinaivu.encoding import from_hex
+from pinaivu.encoding import from_hex, to_hex
 from pinaivu.errors import PinaivuError
 from pinaivu.messages import Award, Completion, Delivery, Failure, Grant, Job
 from pinaivu.receipts import Held, PassedOver
@@ -63,8 +62,17 @@ def award_row(job: OpenJob, awarded: Awarded) -> AwardRow:
 
 
 def transcript_row(held: HeldAuction) -> TranscriptRow:
-    """The transcript of a finished auction; its book is filed apart (`coordinator.archive`)."""
-    document = transcript_document(held.header, list(zip(held.calls, held.bids, strict=True)))
+    """The transcript of a finished auction; its book is filed apart (`coordinator.archive`).
+
+    Bids as they travelled: writing them out as published is for whoever asks.
+    """
+    document = {
+        "header": to_hex(held.header.to_bytes()),
+        "calls": [
+            {"entry": to_hex(entry.to_bytes())} | ({"bid": to_hex(bid.to_bytes())} if bid else {})
+            for entry, bid in zip(held.calls, held.bids, strict=True)
+        ],
+    }
     return TranscriptRow(
         bids_root=held.bids_root,
         document=msgspec.json.encode(document).decode(),

@@ -28,6 +28,8 @@ Less than the 20 s after which a node gives up on acknowledgements: who stalls i
 it is not the node that shall be blamed for it.
 """
 
+_FIRST_S: Final = 0.02
+
 _PART_BYTES: Final = 64 << 10  # so that a slow client is seen to take something
 
 
@@ -44,6 +46,7 @@ class Outlet:
         self._forsaken = False
         self._news = trio.Event()
         self._taken = trio.Event()
+        self._begun = trio.Event()
         self.waiting = 0
         """Bytes that the client has not been handed yet."""
 
@@ -79,6 +82,12 @@ class Outlet:
         if patience.cancelled_caught:
             raise ClientStalled(f"the client took too little for {STALL_S} s")
 
+    async def begun(self) -> None:
+        """Wait until the client's task has been handed the first part, a moment at most."""
+        if not self._begun.is_set():
+            with trio.move_on_after(_FIRST_S):
+                await self._begun.wait()
+
     async def parts(self) -> AsyncGenerator[bytes]:
         """What waits, each time the client can take some; ends after `close`."""
         while True:
@@ -99,4 +108,5 @@ class Outlet:
             size += len(events)
         self.waiting -= size
         self._taken.set()
+        self._begun.set()
         return b"".join(part)

@@ -134,6 +134,8 @@ class Relay:
                 await self._answer.outlet.drained()
                 for payload in await self._receive():
                     self._take(wire.read_work_up(payload))
+                if self._answer.shown:  # nothing is as urgent as the first token
+                    await self._answer.outlet.begun()
                 await self._acknowledge()
         except (InvalidEncoding, BadResponse) as error:
             raise AttemptFailed(Reason.PROTOCOL_VIOLATION, str(error)) from error

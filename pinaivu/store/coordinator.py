@@ -69,7 +69,10 @@ class EvidenceRow(_Table, table=True):
 
 
 class TranscriptRow(_Table, table=True):
-    """An auction's transcript in the JSON form that bundles carry, without the book's rows."""
+    """An auction's transcript: the JSON form that bundles carry, but signed bids as they travelled.
+
+    Without the book's rows.
+    """
 
     __tablename__ = "transcript"
 
