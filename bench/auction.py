@@ -24,8 +24,6 @@ is patched.
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -53,6 +51,7 @@ from bench.auction_market import (
     offer,
     record_of,
 )
+from bench.machine import machine, said
 from coordinator.app import now_ms
 from coordinator.auctioneer import Auctioneer
 from coordinator.book import OrderBook
@@ -321,16 +320,6 @@ def show(figures: Figures) -> None:
         print(f"{name:24}{cells}{figure['auctions']:9.0f}{said}")
 
 
-def machine() -> dict[str, Any]:
-    """Where it ran, and how busy that was."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "load": os.getloadavg()[0],
-    }
-
-
 def main() -> None:
     """Print the table and write `bench/out/auction.json`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -346,11 +335,11 @@ def main() -> None:
 
         size = DEEP if chosen.deep else Size()
         if chosen.compare:
-            print(f"load {where['load']:.1f} before")
+            print(f"machine: {said(where)}")
             trio.run(compare, chosen.compare, size, database)
             return
         figures = trio.run(measure, size, database)
-    print("machine: " + ", ".join(f"{key} {value}" for key, value in where.items()))
+    print(f"machine: {said(where)}")
     show(figures)
     print(LEFT_OUT)
     OUT.parent.mkdir(exist_ok=True)

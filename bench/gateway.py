@@ -18,8 +18,6 @@ side does after an answer (receipt, log, settlement) goes on beside all arms' re
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Sequence
@@ -33,6 +31,7 @@ from msgspec import Struct
 
 from bench.gateway_client import Seen, connect, request_bytes
 from bench.gateway_processes import NAMES, Stage, stage
+from bench.machine import machine, said
 from pinaivu.local.folder import MODEL
 
 OUT: Final = Path(__file__).parent / "out" / "gateway.json"
@@ -240,16 +239,6 @@ def _show_block(title: str, found: Figures, key: str, what: str) -> None:
         print(f"{arm:20}{one['chunks_per_s']:9.0f}{one['requests_per_s']:9.1f}  {cells}")
 
 
-def machine() -> Figures:
-    """Where it ran, and how busy that was."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "load": os.getloadavg()[0],
-    }
-
-
 def main() -> None:
     """Print the tables and write `bench/out/gateway.json`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -263,7 +252,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, stage(Path(folder), say) as running:
         say("measuring")
         figures = trio.run(measure, running, Size(rounds=chosen.rounds))
-    print("machine before: " + ", ".join(f"{key} {value}" for key, value in before.items()))
+    print(f"machine before: {said(before)}")
     print(f"load after: {machine()['load']:.2f} (most of it this bench)")
     show(figures)
     print("\n" + __doc__.split("\n\n")[-1].strip())

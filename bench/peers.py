@@ -19,7 +19,6 @@ down; that needs root, and is left out without.
 import argparse
 import json
 import os
-import platform
 import random
 import signal
 import socket
@@ -34,6 +33,7 @@ from typing import Any, Final
 
 import trio
 
+from bench.machine import machine, said
 from bench.peers_process import BACKOFF, Link
 from pinaivu.p2p import wire
 from pinaivu.p2p.host import Host, Liveness, open_host
@@ -252,14 +252,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10)
     chosen = parser.parse_args()
-    where = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-    }
+    where = machine()
     figures = trio.run(partial(measure_all, chosen.runs))
     where["load_after"] = os.getloadavg()[0]
-    print("machine: " + ", ".join(f"{key} {value}" for key, value in where.items()))
+    print(f"machine: {said(where)}")
     show(figures)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(figures | {"machine": where}, indent=2) + "\n")
