@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from coordinator.archive import Archive, Books
 from coordinator.auctioneer import Held
 from coordinator.field import Slot
-from coordinator.rows import transcript_row
+from coordinator.rows import transcript_values
 from pinaivu.auction.rule import Entrant
 from pinaivu.auction.transcript import Header, Row
 from pinaivu.keys import SecretKey
@@ -103,7 +103,7 @@ def measure(size: int, folder: str) -> dict[str, float]:
             session.add(BookRow(position=-1, base=-1, root=_ZERO, changes=b""))
 
     figures = {"commit_ms": timed_ms(commit)}
-    figures["loop_ms"] = median(timed_ms(lambda: transcript_row(held())) for _ in range(9))
+    figures["loop_ms"] = median(timed_ms(lambda: transcript_values(held())) for _ in range(9))
     root = os.urandom(32)
     figures["all_new_ms"] = timed_ms(file)
     writes = []

@@ -83,7 +83,7 @@ class Archive:
             series.base, series.written = position, 0
             changes = list(series.filed.values())
         raw = msgspec.msgpack.encode(changes)
-        insert(session, BookRow(position=position, base=series.base, root=root, changes=raw))
+        insert(session, BookRow, position=position, base=series.base, root=root, changes=raw)
         self._next = position + 1
         series.root, series.slots = root, slots
         self._series[model] = series
@@ -168,12 +168,18 @@ class Books:
         return written
 
 
-def published_transcript(session: Session, stored: TranscriptRow) -> Json:
-    """A stored transcript as it is published: with its rows where they are few enough."""
-    document: Json = msgspec.json.decode(stored.document)
-    for call in document["calls"]:
+def written_out(document: str) -> Json:
+    """A stored transcript's header and calls in the JSON form of a transcript."""
+    written: Json = msgspec.json.decode(document)
+    for call in written["calls"]:
         if isinstance(call.get("bid"), str):  # else as versions before 0.2 wrote it
             call["bid"] = signed_from_bytes(Bid, from_hex(call["bid"])).to_json()
+    return written
+
+
+def published_transcript(session: Session, stored: TranscriptRow) -> Json:
+    """A stored transcript as it is published: with its rows where they are few enough."""
+    document = written_out(stored.document)
     header = Header.from_bytes(from_hex(document["header"]))
     if header.eligible <= MOST_ROWS_INSIDE:  # else there are more rows than that
         book = read_book(session, header.book_root)

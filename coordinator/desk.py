@@ -25,7 +25,7 @@ from coordinator.log import Log
 from coordinator.ports import ModelRecord
 from coordinator.purse import money_of
 from coordinator.reputation import Reputation
-from coordinator.rows import award_row, job_row, transcript_row
+from coordinator.rows import award_values, job_values, passed_over, transcript_values
 from pinaivu.auction.replay import market_of
 from pinaivu.auction.rule import Cleared
 from pinaivu.auction.transcript import Header
@@ -38,7 +38,8 @@ from pinaivu.manifest import Parameters
 from pinaivu.messages import Award, Grant, Job, Receipt
 from pinaivu.p2p import wire
 from pinaivu.receipts import Held, PassedOver
-from pinaivu.store.rows import RowExists, insert
+from pinaivu.store.coordinator import AwardRow, JobRow, TranscriptRow
+from pinaivu.store.rows import RowExists, change, insert
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, digest, signed_from_bytes
 
@@ -240,18 +241,18 @@ class AuctionDesk:
     ) -> wire.Awarded | wire.Refused:
         if awarded is None:
             open_job.unserved_reason = _why_unserved(open_job, self._clock.now_ms())
-        job, transcript = job_row(open_job), transcript_row(held)
+        job, transcript = job_values(open_job), transcript_values(held)
         model, root = open_job.job.message.model, held.header.book_root
 
         def write(session: Session) -> None:
             try:
-                insert(session, job)
+                insert(session, JobRow, **job)
             except RowExists as error:  # before anything is filed, which is never undone
                 raise JobRefused("job_id_used", "a job of this id was submitted before") from error
             self._archive.file(session, model, root, held.slots)
-            insert(session, transcript)
+            insert(session, TranscriptRow, **transcript)
             if awarded:
-                insert(session, award_row(open_job, awarded))
+                insert(session, AwardRow, **award_values(open_job, awarded))
 
         try:
             await self._writer.write(write)
@@ -279,17 +280,17 @@ class AuctionDesk:
         if failed.failure is None:
             raise JobRefused("award_stands", "no failure of this award was reported")
         awarded = self._next(open_job)
-        row = job_row(open_job)
-        if awarded is None:
-            await self._writer.write(lambda session: session.merge(row))
-            raise JobRefused("no_node_left", "no further node", Reason.NO_NODE_LEFT)
-        award = award_row(open_job, awarded)
+        key, passed = open_job.key, passed_over(open_job)
+        award = award_values(open_job, awarded) if awarded else None
 
         def write(session: Session) -> None:
-            session.merge(row)
-            session.add(award)
+            change(session, JobRow, key, passed_over=passed)
+            if award:
+                insert(session, AwardRow, **award)
 
         await self._writer.write(write)
+        if awarded is None:
+            raise JobRefused("no_node_left", "no further node", Reason.NO_NODE_LEFT)
         return self._answer(awarded)
 
     def _next(self, open_job: OpenJob) -> Awarded | None:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import le
 from typing import TypeVar
 
-from sqlmodel import Session
-
 from coordinator.docket import Awarded, Docket, OpenJob
 from coordinator.errors import JobRefused
 from coordinator.log import Log
@@ -21,6 +19,7 @@ from pinaivu.errors import InvalidEncoding, PeerFault
 from pinaivu.keys import BadSignature
 from pinaivu.messages import Completion, Delivery, Failure, Part
 from pinaivu.store.coordinator import EvidenceRow
+from pinaivu.store.rows import add_once
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Domain, Message, Signed
 
@@ -96,12 +95,7 @@ class Evidence:
         row = EvidenceRow(
             kind=kind, about=about, signed=signed.to_bytes(), arrived_ms=self._now_ms()
         )
-
-        def write(session: Session) -> None:
-            if session.get(EvidenceRow, (kind, about)) is None:
-                session.add(row)
-
-        await self._writer.write(write)
+        await self._writer.write(lambda session: add_once(session, row))
 
     def _award(self, digest: bytes) -> tuple[OpenJob, Awarded]:
         found = self._docket.find_award(digest)

@@ -6,7 +6,7 @@ the parts belong together. A job that the host left out is not noticed here.
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy.exc import NoResultFound
@@ -28,15 +28,14 @@ _PASSED_BYTES = 22  # node20 ‖ u16 position
 E = TypeVar("E", Completion, Failure, Delivery)
 
 
-def job_row(job: OpenJob) -> JobRow:
-    """The job as it stands, its awards apart."""
+Values = dict[str, Any]
+"""Columns of a row."""
+
+
+def job_values(job: OpenJob) -> Values:
+    """A `JobRow` of the job as it stands, its awards apart."""
     gateway, job_id = job.key
-    passed = b"".join(
-        entry.node + position.to_bytes(2)
-        for position, entry in enumerate(job.line)
-        if isinstance(entry, PassedOver)
-    )
-    return JobRow(
+    return Values(
         gateway=gateway,
         job_id=job_id,
         job=job.job.to_bytes(),
@@ -45,14 +44,23 @@ def job_row(job: OpenJob) -> JobRow:
         bids_root=job.held.bids_root,
         received_ms=job.received_ms,
         unserved_reason=int(job.unserved_reason),
-        passed_over=passed,
+        passed_over=passed_over(job),
     )
 
 
-def award_row(job: OpenJob, awarded: Awarded) -> AwardRow:
-    """One award of the job."""
+def passed_over(job: OpenJob) -> bytes:
+    """The nodes on the job's line that got no award, each with its place."""
+    return b"".join(
+        entry.node + position.to_bytes(2)
+        for position, entry in enumerate(job.line)
+        if isinstance(entry, PassedOver)
+    )
+
+
+def award_values(job: OpenJob, awarded: Awarded) -> Values:
+    """An `AwardRow` of one award of the job."""
     gateway, job_id = job.key
-    return AwardRow(
+    return Values(
         digest=awarded.digest,
         gateway=gateway,
         job_id=job_id,
@@ -61,8 +69,8 @@ def award_row(job: OpenJob, awarded: Awarded) -> AwardRow:
     )
 
 
-def transcript_row(held: HeldAuction) -> TranscriptRow:
-    """The transcript of a finished auction; its book is filed apart (`coordinator.archive`).
+def transcript_values(held: HeldAuction) -> Values:
+    """A `TranscriptRow` of a finished auction; its book is filed apart (`coordinator.archive`).
 
     Bids as they travelled: writing them out as published is for whoever asks.
     """
@@ -73,7 +81,7 @@ def transcript_row(held: HeldAuction) -> TranscriptRow:
             for entry, bid in zip(held.calls, held.bids, strict=True)
         ],
     }
-    return TranscriptRow(
+    return Values(
         bids_root=held.bids_root,
         document=msgspec.json.encode(document).decode(),
         book_root=held.header.book_root,

@@ -8,7 +8,7 @@ durable leaves only.
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 import trio
 from sqlmodel import Session
@@ -22,6 +22,7 @@ from pinaivu.manifest import Parameters
 from pinaivu.messages import Checkpoint, EpochStart
 from pinaivu.receipts import Origin, compose
 from pinaivu.store.coordinator import CheckpointRow, JobRow, LeafRow
+from pinaivu.store.rows import change, insert
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed
 
@@ -70,8 +71,8 @@ class Sequencer:
         )
         signed = Signed.by(self._key, self._log.domain, start)
         leaf = Leaf(signed, signed.digest(self._log.domain), start.time_ms)
-        row = _leaf_row(self._log.size, "EpochStart", leaf, None)
-        await self._writer.write(lambda session: session.add(row))
+        row = _leaf_values(self._log.size, "EpochStart", leaf, None)
+        await self._writer.write(lambda session: insert(session, LeafRow, **row))
         self._log.commit(leaf)
 
     def close(self, job: OpenJob) -> None:
@@ -105,14 +106,15 @@ class Sequencer:
         leaves = [self._compose(job) for job in jobs]
         start = self._log.size
         rows = [
-            _leaf_row(start + offset, "Receipt", leaf, job)
+            _leaf_values(start + offset, "Receipt", leaf, job)
             for offset, (job, leaf) in enumerate(zip(jobs, leaves, strict=True))
         ]
 
         def write(session: Session) -> None:
-            session.add_all(rows)
+            for row in rows:
+                insert(session, LeafRow, **row)
             for job in jobs:
-                session.get_one(JobRow, job.key).closed = True
+                change(session, JobRow, job.key, closed=True)
 
         await self._writer.write(write)
         for job, leaf in zip(jobs, leaves, strict=True):
@@ -167,12 +169,12 @@ def _merge(row: CheckpointRow, session: Session) -> None:
     session.merge(row)
 
 
-def _leaf_row(index: int, kind: str, leaf: Leaf, job: OpenJob | None) -> LeafRow:
-    return LeafRow(
-        position=index,
-        kind=kind,
-        digest=leaf.digest,
-        signed=leaf.signed.to_bytes(),
-        gateway=job.key[0] if job else None,
-        job_id=job.key[1] if job else None,
-    )
+def _leaf_values(index: int, kind: str, leaf: Leaf, job: OpenJob | None) -> dict[str, Any]:
+    return {
+        "position": index,
+        "kind": kind,
+        "digest": leaf.digest,
+        "signed": leaf.signed.to_bytes(),
+        "gateway": job.key[0] if job else None,
+        "job_id": job.key[1] if job else None,
+    }

@@ -1,16 +1,16 @@
 # ruff: noqa: ARG001 - the virtual clock acts by being there
 """The live round on a virtual clock: whom it asks, how long it waits, what it publishes."""
 
-import json
 from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from coordinator.archive import written_out
 from coordinator.auctioneer import Auctioneer, Held
 from coordinator.book import OrderBook
-from coordinator.rows import transcript_row
+from coordinator.rows import transcript_values
 from pinaivu.auction import rule
 from pinaivu.auction.replay import read_transcript, rows_document
 from pinaivu.codes import CallOutcome
@@ -203,7 +203,7 @@ async def test_the_published_transcript_replays_to_the_same(autojump_clock: Mock
     """An outsider gets the same root, winner and price from the document alone."""
     held, _ = await hold({A: (100, bids(A, 90)), B: (110, silent), C: (105, bids(C, 91))})
     rows = [(n, s.entrant.row, s.signed) for n, s in enumerate(held.slots) if s]
-    document = json.loads(transcript_row(held).document) | {"rows": rows_document(rows)}
+    document = written_out(transcript_values(held)["document"]) | {"rows": rows_document(rows)}
     replay, market = read_transcript(document, DOMAIN, job(), grant(), RULES)
     assert replay.root == held.bids_root
     cleared = replay.clear(market, frozenset())

@@ -9,10 +9,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, event
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from pinaivu.errors import Misconfigured
-from pinaivu.store.coordinator import LeafRow, TranscriptRow
+from pinaivu.store.coordinator import EvidenceRow, JobRow, LeafRow, TranscriptRow
 from pinaivu.store.database import SERVICES, Database, StorageFailed, open_database
 from pinaivu.store.node import UsedAwardRow
 from pinaivu.store.rows import RowExists, add_once, change, insert
@@ -73,16 +73,35 @@ def test_a_row_that_exists_undoes_its_write_and_no_other(url_of: Callable[[str],
     """On every database: whoever inserted first stands, and so does what else was committed."""
     database = open_database(url_of("coordinator"), "coordinator")
     with database.begin() as session:
-        insert(session, row(1))
+        insert(session, TranscriptRow, **row(1).model_dump())
         for number in (2, 1):
             with suppress(RowExists), session.begin_nested():
-                insert(session, row(number + 10))
-                insert(session, row(number))
+                insert(session, TranscriptRow, **row(number + 10).model_dump())
+                insert(session, TranscriptRow, **row(number).model_dump())
         with pytest.raises(RowExists, match="transcript"), session.begin_nested():
-            insert(session, row(2))
+            insert(session, TranscriptRow, **row(2).model_dump())
     with database.read() as session:
         found = session.exec(select(TranscriptRow.document).order_by(TranscriptRow.document))
         assert found.all() == ["1", "12", "2"]
+    database.close()
+
+
+def test_columns_that_are_not_named_have_their_defaults(url_of: Callable[[str], str]) -> None:
+    """And a row whose key is of two columns is found by both."""
+    database = open_database(url_of("coordinator"), "coordinator")
+    named = {"job": b"", "grant": b"", "nonce": b"", "bids_root": b"", "received_ms": 1}
+    with database.begin() as session:
+        for job_id in (b"1", b"2"):
+            insert(session, JobRow, gateway=b"g", job_id=job_id, **named)
+        assert change(session, JobRow, (b"g", b"2"), closed=True) == 1
+        assert change(session, JobRow, (b"g", b"3"), closed=True) == 0
+        insert(session, EvidenceRow, kind="Failure", about=b"a", signed=b"", arrived_ms=1)
+    with database.read() as session:
+        rows = session.exec(select(JobRow).order_by(col(JobRow.job_id))).all()
+        assert [(row.closed, row.unserved_reason, row.passed_over) for row in rows] == [
+            (False, 0, b""),
+            (True, 0, b""),
+        ]
     database.close()
 
 
