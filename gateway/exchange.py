@@ -173,6 +173,8 @@ class Exchange:
                 await self._conclude(Outcome.CLIENT_GONE)
                 self.answer.fail(from_attempt(leg.result, "the client went away", cut=True))
                 return
+            if leg.result:  # for the next rank, and so that the log and the node let go of it
+                leg.failure = sign_failure(self._desk.identity, leg, self._desk.now_ms())
             # Who fails behind the last token there may be leaves nothing to go on with (ADR 25).
             if not leg.result or self.answer.end_by_length(self._output_tokens):
                 await self._conclude(Outcome.COMPLETE)
@@ -303,12 +305,12 @@ class Exchange:
 
     async def _next_rank(self, leg: Leg) -> wire.Awarded:
         """Report the failure and get the next award, where another node can go on."""
+        assert leg.failure
         cut = self.answer.size > 0
         if cut and not self.answer.continuable:
             raise await self._give_up(leg)
         if not cut:
             self.answer.restart()
-        leg.failure = sign_failure(self._desk.identity, leg, self._desk.now_ms())
         row = attempt_row(leg.award, leg.award_digest, self._draft.chains[0].length)
         await self._desk.ledger.fail(row, leg.failure.to_bytes())
         if leg.award.message.rank == len(self._draft.chains):

@@ -202,7 +202,9 @@ class ScriptedCoordinator:
         case.delivery = signed_from_bytes(Delivery, frame.delivery)
         case.delivery.require(DOMAIN, self.keys.gateway.address)
         assert frame.awards == [award.to_bytes() for award in case.awards]
-        assert frame.failures == [failure.to_bytes() for failure in case.failures]
+        failures = [signed_from_bytes(Failure, raw) for raw in frame.failures]
+        assert failures[: len(case.failures)] == case.failures
+        case.failures = failures
         delivered = [signed_from_bytes(Completion, raw) for raw in frame.completions]
         case.completions = [*self.handed_in, *delivered]
         case.receipt = self.receipt(case)

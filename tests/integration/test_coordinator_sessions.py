@@ -332,6 +332,8 @@ async def test_a_report_handed_in_with_the_delivery_reaches_the_node_too(place: 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(gateway.call, deliver)
             await until(lambda: node.voided == [report])
+            assert place.world.docket.jobs  # the receipt still waits for the node's completion
+            assert place.world.docket.busy(award.node) == 0
             nursery.cancel_scope.cancel()
 
 

@@ -202,6 +202,7 @@ async def test_failure_behind_the_last_token_there_may_be(
         assert (receipt.status, receipt.reason) == (Status.COMPLETED, reason)
         assert (segment.output_gateway, segment.amount, receipt.total) == (MOST, 0, 0)
         await _require_delivered(net, LETTERS, "length")
+        _require_let_go(net, reason)
 
 
 async def test_node_that_left_behind_the_last_token_is_paid_by_its_completion(
@@ -257,6 +258,12 @@ async def _say_and_break_off(work: Work, text: str) -> None:
     await work.break_off()
 
 
+def _require_let_go(net: Network, reason: Reason) -> None:
+    """The log has the failure signed, though nobody went on: it sells the node's slot again."""
+    (failure,) = net.coordinator.only.failures
+    assert failure.message.reason == reason
+
+
 async def _require_delivered(net: Network, text: str, finish: str) -> None:
     """The delivery commits to what the client got, and the coordinator takes it."""
     case = net.coordinator.only
@@ -284,6 +291,7 @@ async def test_answer_that_cannot_be_continued_ends_in_one_error_event(tmp_path:
         receipt = await net.receipt()
         assert (receipt.status, receipt.reason) == (Status.FAILED, Reason.STREAM_BROKEN)
         assert receipt.total == 0
+        _require_let_go(net, Reason.STREAM_BROKEN)
 
 
 async def test_sdk_raises_on_a_broken_stream(tmp_path: Path) -> None:
