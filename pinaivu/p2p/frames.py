@@ -206,6 +206,10 @@ class FrameStream:
         """Wait until nothing can arrive any more: ended, broken or reset."""
         await self._read_over.wait()
 
+    async def wait_gone(self) -> None:
+        """Wait until both directions are over: closed here and there, broken or reset."""
+        await self._over.wait()
+
     @property
     def over(self) -> bool:
         """Whether `wait_over` would return at once."""
