@@ -12,7 +12,13 @@ import pytest
 import trio
 
 from pinaivu.codes import Finish, Outcome, Reason, Status
-from pinaivu.commitments import Salts, chain_length, response_commitment, response_digest
+from pinaivu.commitments import (
+    Salts,
+    chain_length,
+    response_commitment,
+    response_digest,
+    segment_commitment,
+)
 from pinaivu.keys import SecretKey
 from pinaivu.messages import Completion, Delivery, Receipt
 from pinaivu.p2p import wire
@@ -292,6 +298,31 @@ async def test_answer_that_cannot_be_continued_ends_in_one_error_event(tmp_path:
         assert (receipt.status, receipt.reason) == (Status.FAILED, Reason.STREAM_BROKEN)
         assert receipt.total == 0
         _require_let_go(net, Reason.STREAM_BROKEN)
+
+
+async def test_award_whose_coordinator_went_away_before_it_was_known(tmp_path: Path) -> None:
+    """The client has its error; the coordinator, back again, a delivery with all of its awards.
+
+    What was delivered is still committed to, and who never saw the work is not blamed for it.
+    """
+    async with network(tmp_path, dies_after(LETTERS), speaks("never")) as net:
+        net.coordinator.stays_away_at_a_failure = True
+        with pytest.raises(openai.APIError, match="broke off"):
+            await net.complete(stream=True)
+        assert len(net.coordinator.only.awards) == 2
+        net.coordinator.away = False
+        receipt = await net.receipt()
+        first, second = receipt.segments
+        assert (receipt.status, receipt.total) == (Status.FAILED, 0)
+        assert (first.result, second.result) == (Reason.STREAM_BROKEN, Reason.CLIENT_GONE)
+        assert first.end_byte == second.start_byte == second.end_byte == len(LETTERS)
+        row = await net.gateway.ledger.request(net.coordinator.only.job.message.job_id)
+        assert row is not None
+        salts = Salts(row.salt_root)
+        assert first.segment_commitment == segment_commitment(salts.segment(1), LETTERS.encode())
+        assert any(receipt.response_commitment)
+        assert net.coordinator.deliveries == 2
+        assert not net.nodes[1].works
 
 
 async def test_sdk_raises_on_a_broken_stream(tmp_path: Path) -> None:
