@@ -38,7 +38,7 @@ _SLICE: Final = 64 * 1024 - 12  # what the muxer puts into one of its own frames
 
 
 class BytePipe(Protocol):
-    """One stream of a muxed connection, as the adapter gives it; both directions ordered.
+    """One stream of a muxed connection, as the library gives it; both directions ordered.
 
     All but `reset` raise `StreamBroken`. None may be cancelled, except to drop the connection next.
     """
