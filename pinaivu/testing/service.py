@@ -119,7 +119,7 @@ class Player:
         award = Signed.by(self._epoch.key, self._parties.domain, self._award(cleared))
         start = done.legs[-1].stop if done.legs else 0
         leg = Leg(turn, award, cleared.entrant.row.node, start, self._stop(turn, start))
-        if turn in (Turn.REFUSED, Turn.BROKEN, Turn.BROKEN_SIGNED):
+        if turn in (Turn.REFUSED, Turn.BROKEN, Turn.BROKEN_SIGNED, Turn.UNENDED):
             leg.failure = self._failure(leg)
         if turn not in (Turn.REFUSED, Turn.BROKEN, Turn.UNENDED, Turn.UNSIGNED):
             leg.completion = self._completion(leg)
