@@ -279,6 +279,8 @@ class AuctionDesk:
             raise JobRefused("epoch_ended", "the epoch has ended", Reason.EPOCH_ENDED)
         if failed.failure is None:
             raise JobRefused("award_stands", "no failure of this award was reported")
+        if open_job.tokens_left <= 0 < open_job.job.message.max_output_tokens:
+            raise JobRefused("nothing_left", "all tokens are accepted", Reason.NO_NODE_LEFT)
         awarded = self._next(open_job)
         key, passed = open_job.key, passed_over(open_job)
         award = award_values(open_job, awarded) if awarded else None
@@ -319,11 +321,10 @@ class AuctionDesk:
 
     def _award(self, open_job: OpenJob, cleared: Cleared, now: int) -> Award:
         job, before = open_job.job.message, open_job.awards
-        tokens_left, money_left, start = job.max_output_tokens, open_job.reserve_units, 0
+        tokens_left, money_left, start = open_job.tokens_left, open_job.reserve_units, 0
         for entry in before:
             assert entry.failure
             acknowledged = tokens_acknowledged(entry.failure.message.acks, job.max_output_tokens)
-            tokens_left -= acknowledged
             money_left -= -(-acknowledged * entry.signed.message.price_out // _MILLION)
             start = entry.failure.message.end_byte
         row, bid = cleared.entrant.row, cleared.entrant.bid

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import trio
 
 from coordinator.field import Ranking
+from pinaivu.commitments import tokens_acknowledged
 from pinaivu.manifest import Parameters
 from pinaivu.messages import Award, Completion, Delivery, Failure, Grant, Job, Offer, Receipt
 from pinaivu.metering import Attempt, Tolerance
@@ -61,6 +62,13 @@ class OpenJob:
     def awards(self) -> list[Awarded]:
         """The awards among the line, in rank order."""
         return [entry for entry in self.line if isinstance(entry, Awarded)]
+
+    @property
+    def tokens_left(self) -> int:
+        """Output tokens that were not accepted under any award reported as failed."""
+        most = self.job.message.max_output_tokens
+        failures = [entry.failure.message for entry in self.awards if entry.failure]
+        return most - sum(tokens_acknowledged(failure.acks, most) for failure in failures)
 
     def closes_at_ms(self, parameters: Parameters) -> int:
         """When the job closes if nothing more comes in; 0: at once."""

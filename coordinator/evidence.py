@@ -26,6 +26,7 @@ from pinaivu.typed_data import Domain, Message, Signed
 M = TypeVar("M", bound=Message)
 _NODE_REASONS = range(Reason.REFUSED, Reason.PASSED_OVER)
 _RESULTS = frozenset((Reason.NONE, Reason.CLIENT_GONE, *_NODE_REASONS))
+_WHOLE_RESULTS = _RESULTS - {Reason.CLIENT_GONE}
 
 
 class Evidence:
@@ -162,12 +163,19 @@ def check_delivery(job: OpenJob, signed: Signed[Delivery], domain: Domain) -> No
         ),
         (all(part.result in _RESULTS for part in delivery.parts), "no such result of a part"),
         (
-            not whole or (bool(delivery.parts) and not delivery.parts[-1].result),
-            "a complete delivery's last part went well",
+            not whole or _is_whole(delivery.parts, job.job.message.max_output_tokens),
+            "a complete delivery's last part went well, or the parts have all of the job's tokens",
         ),
         (_tile(delivery.parts), "a delivery's parts tile the text"),
     )
     _require_all("bad_delivery", checks)
+
+
+def _is_whole(parts: Sequence[Part], most: int) -> bool:
+    """Whether an answer came to its end, or to the length that the job allows (ADR 25)."""
+    if not parts or parts[-1].result not in _WHOLE_RESULTS:
+        return False
+    return not parts[-1].result or sum(part.output_tokens for part in parts) >= most > 0
 
 
 def _tile(parts: Sequence[Part]) -> bool:

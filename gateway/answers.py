@@ -21,6 +21,7 @@ from pinaivu.openai import BadResponse, gather
 
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _encode: Final = msgspec.json.Encoder().encode
+_BY_LENGTH: Final = b'{"choices":[{"index":0,"finish_reason":"length"}]}'
 
 
 class Answer:
@@ -83,6 +84,18 @@ class Answer:
         """Forget an attempt that brought no text, for another node to begin anew."""
         self._next.clear()
         self._begin()
+
+    def end_by_length(self, output_tokens: int) -> bool:
+        """Whether a text of so many tokens, by our own count, is as long as it may ever become.
+
+        Then its choice is over: as the engine said, or else by its length.
+        """
+        over = output_tokens >= self._demand.max_output_tokens
+        if not (over and self.size and self.continuable):
+            return False
+        if not self.complete:
+            self._gathered.feed(_BY_LENGTH)
+        return True
 
     def finish(self, output_tokens: int, receipt: dict[str, Any] | None = None) -> None:
         """The answer is whole: show its end, with the summary of its receipt where there is one."""

@@ -7,6 +7,8 @@ the ledger's rows is left.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from gateway.checks import Evidence
 from gateway.drafts import Identity
 from gateway.store_forms import award_of, completion_of, failure_of
@@ -133,6 +135,25 @@ def delivery_frame(
         completions=[leg.completion.to_bytes() for leg in legs if leg.completion],
         failures=[leg.failure.to_bytes() for leg in legs if leg.failure],
     )
+
+
+def with_further_award(
+    frame: wire.Deliver, award: Signed[Award], identity: Identity, salts: Salts
+) -> wire.Deliver:
+    """A delivery signed anew with an award that came to be known after it, and was never used.
+
+    Nobody waited for an answer any more: that is no fault of its node.
+    """
+    leg = Leg(
+        award=award,
+        award_digest=award.digest(identity.domain),
+        result=Reason.CLIENT_GONE,
+        end_byte=award.message.start_byte,
+    )
+    said = signed_from_bytes(Delivery, frame.delivery).message
+    delivery = replace(said, parts=(*said.parts, leg.part(identity, salts)))
+    signed = Signed.by(identity.key, identity.domain, delivery)
+    return replace(frame, delivery=signed.to_bytes(), awards=[*frame.awards, award.to_bytes()])
 
 
 def evidence_of(frame: wire.Deliver, domain: Domain) -> Evidence:

@@ -168,17 +168,24 @@ class Exchange:
             self._used = None
             leg = await self._attempts.run(order, patience, self._log.registry)
             self._legs.append(leg)
-            if not leg.result:
-                await self._conclude(Outcome.COMPLETE)
-                output_tokens = sum(leg.output_tokens for leg in self._legs)
-                self.answer.finish(output_tokens, await self._receipt_summary())
-                return
             if leg.result == Reason.CLIENT_GONE:
                 _log.info("request %s: its client closed it (499)", self.request_id)
                 await self._conclude(Outcome.CLIENT_GONE)
                 self.answer.fail(from_attempt(leg.result, "the client went away", cut=True))
                 return
+            if leg.result:  # for the next rank, and so that the log and the node let go of it
+                leg.failure = sign_failure(self._desk.identity, leg, self._desk.now_ms())
+            # Who fails behind the last token there may be leaves nothing to go on with (ADR 25).
+            if not leg.result or self.answer.end_by_length(self._output_tokens):
+                await self._conclude(Outcome.COMPLETE)
+                self.answer.finish(self._output_tokens, await self._receipt_summary())
+                return
             awarded = await self._next_rank(leg)
+
+    @property
+    def _output_tokens(self) -> int:
+        """By our own count, over all awards."""
+        return sum(leg.output_tokens for leg in self._legs)
 
     async def _receipt_summary(self) -> dict[str, Any] | None:
         """The receipt in a few figures, where the client asks for it and it comes soon."""
@@ -204,7 +211,7 @@ class Exchange:
             outcome=error.code if error else "complete",
             attempts=[Reason(leg.result).name.lower() for leg in self._legs],
             prompt_tokens=self._demand.prompt_tokens if self._legs else 0,
-            output_tokens=sum(leg.output_tokens for leg in self._legs),
+            output_tokens=self._output_tokens,
             units=self._used[1] if self._used else 0,
             first_token_ms=max(1, first - created_ms) if first else 0,
             total_ms=max(0, self._desk.now_ms() - created_ms),
@@ -298,12 +305,12 @@ class Exchange:
 
     async def _next_rank(self, leg: Leg) -> wire.Awarded:
         """Report the failure and get the next award, where another node can go on."""
+        assert leg.failure
         cut = self.answer.size > 0
         if cut and not self.answer.continuable:
             raise await self._give_up(leg)
         if not cut:
             self.answer.restart()
-        leg.failure = sign_failure(self._desk.identity, leg, self._desk.now_ms())
         row = attempt_row(leg.award, leg.award_digest, self._draft.chains[0].length)
         await self._desk.ledger.fail(row, leg.failure.to_bytes())
         if leg.award.message.rank == len(self._draft.chains):
@@ -338,16 +345,15 @@ class Exchange:
         )
         if outcome == Outcome.COMPLETE:
             self._say_what_differs(delivery.message)
-        output_tokens = sum(leg.output_tokens for leg in self._legs)
         frame = delivery_frame(delivery, draft.job, draft.grant, self._legs)
         units = self._units(frame)
-        used = (self._demand.prompt_tokens + output_tokens, units)
+        used = (self._demand.prompt_tokens + self._output_tokens, units)
         kept = self._desk.limits.content_hours > 0
         await self._durably(
             Conclusion(
                 job_id=draft.job.message.job_id,
                 frame=wire.encode(frame),
-                output_tokens=output_tokens,
+                output_tokens=self._output_tokens,
                 units=units,
                 completions={
                     leg.award_digest: leg.completion.to_bytes()
@@ -363,7 +369,7 @@ class Exchange:
         )
         self._used = used
         again = outcome == Outcome.COMPLETE and self._kept_for_later
-        answer = self.answer.whole(output_tokens) if again else None
+        answer = self.answer.whole(self._output_tokens) if again else None
         await self._desk.quotas.settle(self._reservation, used, answer)
         self._log.outbox.take_up(draft.job.message.job_id)
 

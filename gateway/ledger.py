@@ -198,6 +198,15 @@ class Ledger:
 
         await self._writer.write(write)
 
+    async def amend(self, job_id: bytes, refused: bytes, frame: bytes) -> None:
+        """Another delivery is sent in the place of one that was refused; doing it twice is once."""
+        sent = (
+            update(OutboxRow)
+            .where(col(OutboxRow.job_id) == job_id, col(OutboxRow.frame) == refused)
+            .values(frame=frame)
+        )
+        await self._writer.write(lambda session: session.connection().execute(sent))
+
     async def mark(self, job_id: bytes, state: str) -> None:
         """A request came to nothing (`UNSERVED`, `REFUSED`): it is charged nothing."""
 

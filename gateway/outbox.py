@@ -6,7 +6,9 @@ process left, at the start:
 - *open*: the process ended, or failed, before a delivery was signed. The job is submitted once
   more, which gives the same answer as before, and is delivered as failed with what the ledger
   knows: every award, and at least as many acknowledgements as were released;
-- *delivered*: the stored frame is sent until the receipt comes back;
+- *delivered*: the stored frame is sent until the receipt comes back. Where it is refused because
+  the answer to a report was lost, and with it the next rank's award, that award is asked for and
+  the delivery signed anew with it;
 - *unserved*: the auction refused the job; its zero receipt is asked for.
 
 The client never waits for any of it. Failures are retried for ever, ever more slowly.
@@ -27,13 +29,14 @@ from gateway.deliveries import (
     evidence_of,
     recovered_leg,
     sign_delivery,
+    with_further_award,
 )
 from gateway.drafts import Identity
 from gateway.errors import CoordinatorFault, CoordinatorUnreachable, MarketRefused
 from gateway.ledger import DELIVERED, OPEN, REFUSED, UNSERVED, Conclusion, Ledger
 from gateway.market import Market
 from gateway.ports import Registry
-from gateway.store_forms import grant_of, job_of
+from gateway.store_forms import award_of, grant_of, job_of
 from pinaivu.codes import Outcome, Reason
 from pinaivu.commitments import Salts, response_commitment, response_digest
 from pinaivu.errors import PinaivuError
@@ -130,8 +133,14 @@ class Outbox:
         elif request.state == DELIVERED:
             queued = await self._ledger.queued(job_id)
             assert queued is not None
-            receipted = await self._market.deliver(queued.frame)
-            await self._keep(request, receipted, queued.frame)
+            try:
+                receipted = await self._market.deliver(queued.frame)
+            except MarketRefused as refused:
+                if refused.code != "bad_delivery":
+                    raise
+                await self._add_unknown_award(request, queued.frame)
+            else:
+                await self._keep(request, receipted, queued.frame)
         else:
             return True
         return False
@@ -172,6 +181,23 @@ class Outbox:
         )
         await self._ledger.award(row)
         rows.append(row)
+
+    async def _add_unknown_award(self, request: RequestRow, frame: bytes) -> None:
+        """Put the award that the coordinator stands by on a delivery that was signed without it."""
+        deliver = wire.read_gateway_to_coordinator(frame)
+        assert isinstance(deliver, wire.Deliver)
+        answer = await self._market.submit(job_of(request), grant_of(request))
+        if isinstance(answer, wire.Receipted):
+            await self._keep(request, answer, frame)
+            return
+        rows = await self._ledger.attempts(request.job_id)
+        await self._add_newest(rows, answer)
+        if len(rows) == len(deliver.awards):
+            raise CoordinatorFault("a delivery of all awards was refused")
+        further = award_of(rows[len(deliver.awards)])
+        salts = Salts(request.salt_root)
+        whole = with_further_award(deliver, further, self._identity, salts)
+        await self._ledger.amend(request.job_id, frame, wire.encode(whole))
 
     async def _deliver_as_failed(self, request: RequestRow, rows: list[AttemptRow]) -> None:
         job, salts, now = job_of(request), Salts(request.salt_root), self._now_ms()

@@ -5,4 +5,4 @@ check a claim. Services (`coordinator`, `gateway`, `node`, `explorer`, `enclave`
 imports none of them.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

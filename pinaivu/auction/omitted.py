@@ -14,25 +14,29 @@ from pinaivu.messages import Offer
 from pinaivu.typed_data import Domain, Signed
 
 
-def left_out(earlier: Replay, later: Replay) -> list[Offer]:
-    """Offers of `earlier` that were firm when `later` opened, and whose nodes its book lacks.
-
-    Empty where the two are not of one log, epoch and model, or not in this order: then the one says
-    nothing about the other.
-    """
+def related(earlier: Replay, later: Replay) -> bool:
+    """Whether both are of one log, epoch and model, and in this order."""
     before, after = earlier.header, later.header
     same = (after.log_id, after.epoch, after.model_key) == (
         before.log_id,
         before.epoch,
         before.model_key,
     )
-    if not same or before.open_ms > after.open_ms:
+    return same and before.open_ms <= after.open_ms
+
+
+def left_out(earlier: Replay, later: Replay) -> list[Offer]:
+    """Offers of `earlier` that were firm when `later` opened, and whose nodes its book lacks.
+
+    Empty where the two are not `related`: then the one says nothing about the other.
+    """
+    if not related(earlier, later):
         return []
     there = {entrant.row.node for entrant in later.entrants}
     return [
         entrant.offer
         for entrant in earlier.entrants
-        if entrant.row.node not in there and after.open_ms < entrant.offer.expires_ms
+        if entrant.row.node not in there and later.header.open_ms < entrant.offer.expires_ms
     ]
 
 

@@ -14,6 +14,7 @@ _COMMANDS: Final = {
     "gateway": "Run a private gateway of your own, or register an operator's on chain.",
     "verify": "Check a request: a bundle file, or a request id.",
     "standings": "Recompute from the log's receipts what an auction knew of its nodes.",
+    "omitted": "Show offers that one auction's book held and a later one lacked while firm.",
     "submit": "Settle a published batch with nothing but a copy of it and a gas key.",
     "keys": "Make, limit, rotate and revoke API keys of a gateway; who did what.",
     "grants": "Take in the payers' permissions that a gateway spends under.",

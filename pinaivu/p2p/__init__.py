@@ -5,7 +5,8 @@
     host      `open_host`: dialing, listening, streams and liveness under one identity key
     links     a connection that is kept up, and pools of streams opened ahead of need
     calls     request, reply and push over one `FrameStream`
-    adapter   all that is known about the library and its version
+    library, connections   all that is known about the library and its version:
+              a host of it; what it makes, connections and their streams
 
 Peers are named by the text of their libp2p peer id (``16Uiu2HA…``), which inlines their public
 key: `pinaivu.keys.point_of_peer_id` gives the point. Addresses are multiaddr text. What the frames

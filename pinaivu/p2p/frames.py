@@ -38,7 +38,7 @@ _SLICE: Final = 64 * 1024 - 12  # what the muxer puts into one of its own frames
 
 
 class BytePipe(Protocol):
-    """One stream of a muxed connection, as the adapter gives it; both directions ordered.
+    """One stream of a muxed connection, as the library gives it; both directions ordered.
 
     All but `reset` raise `StreamBroken`. None may be cancelled, except to drop the connection next.
     """
@@ -205,6 +205,10 @@ class FrameStream:
     async def wait_over(self) -> None:
         """Wait until nothing can arrive any more: ended, broken or reset."""
         await self._read_over.wait()
+
+    async def wait_gone(self) -> None:
+        """Wait until both directions are over: closed here and there, broken or reset."""
+        await self._over.wait()
 
     @property
     def over(self) -> bool:

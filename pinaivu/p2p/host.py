@@ -25,9 +25,10 @@ import trio
 
 from pinaivu.errors import PinaivuError
 from pinaivu.p2p import PeerId
-from pinaivu.p2p.adapter import Connection, Library, StreamPipe
+from pinaivu.p2p.connections import Connection, StreamPipe
 from pinaivu.p2p.errors import ConnectFailed, NotConnected, StreamBroken, StreamEnded, is_expected
 from pinaivu.p2p.frames import FrameLimits, FrameStream
+from pinaivu.p2p.library import Library
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that mypy finds lack trio.TaskStatus

@@ -195,10 +195,15 @@ class ReadyPool:
         """A peer may lay up to `most_per_peer` streams ready; more are refused."""
         self._most = most_per_peer
         self._unused: dict[PeerId, deque[FrameStream]] = {}
+        self._taken: set[FrameStream] = set()
         self._arrival = trio.Event()
 
     async def accept(self, peer: PeerId, stream: FrameStream) -> None:
-        """Hold a stream a peer has opened, until it is over, used or not."""
+        """Hold a stream a peer has opened: unused until it is over, used until it is gone.
+
+        Whoever serves it closes it when this returns, and one that was handed out is its taker's
+        to close: a peer that has said its last may still be listening.
+        """
         waiting = self._unused.setdefault(peer, deque())
         if len(waiting) >= self._most:
             raise TooManyStreams(f"{peer} holds {self._most} unused streams already")
@@ -207,7 +212,10 @@ class ReadyPool:
         self._arrival = trio.Event()
         try:
             await stream.wait_over()
+            if stream in self._taken:
+                await stream.wait_gone()
         finally:
+            self._taken.discard(stream)
             self._forget(peer, stream)
 
     def count(self, peer: PeerId) -> int:
@@ -237,6 +245,7 @@ class ReadyPool:
             if not waiting:
                 del self._unused[peer]
             if not stream.over:
+                self._taken.add(stream)
                 return stream
         return None
 

@@ -71,12 +71,16 @@ def samples_of(receipt: Receipt) -> list[Sample]:
 
 
 def whole_output(receipt: Receipt) -> int | None:
-    """Output tokens of a whole answer that nobody disputes; None for all others."""
+    """Output tokens of a whole answer that nobody disputes; None for all others.
+
+    None, too, for an answer without any: an embedding has no length that an answer could be like,
+    and a receipt doesn't say what kind of request it was for.
+    """
     findings = [_finding(segment) for segment in receipt.segments if segment.rank]
     undisputed = findings and findings[-1] == Finding.WELL and Finding.CONTRADICTION not in findings
     if receipt.status != Status.COMPLETED or not undisputed:
         return None
-    return sum(segment.output_billed for segment in receipt.segments)
+    return sum(segment.output_billed for segment in receipt.segments) or None
 
 
 def _finding(segment: Segment) -> Finding:

@@ -26,6 +26,8 @@ class Turn(Enum):
     """Serves everything; the gateway never reports."""
     DISPUTED = auto()
     """Serves, and commits to another text than the gateway."""
+    UNENDED = auto()
+    """Says as much as the job allows, breaks off before the end, and signs nothing."""
     UNSIGNED = auto()
     """Serves everything and never signs a completion."""
 
@@ -55,6 +57,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "client gone": Scenario(turns=(Turn.CLIENT_GONE,)),
     "undelivered": Scenario(turns=(Turn.UNREPORTED,)),
     "disputed": Scenario(turns=(Turn.DISPUTED,)),
+    "whole without an end": Scenario(turns=(Turn.UNENDED,), output_tokens=128),
     "no completion": Scenario(turns=(Turn.UNSIGNED,)),
     "all refused": Scenario(turns=(Turn.REFUSED, Turn.REFUSED, Turn.REFUSED)),
     "unserved": Scenario(turns=(), nodes=0),

@@ -25,11 +25,12 @@ _ZERO: Final = bytes(32)
 _CUT_AFTER: Final = 40
 _AHEAD: Final = 10
 _MILLION: Final = 10**6
-_WHOLE: Final = (Turn.SERVED, Turn.DISPUTED, Turn.UNSIGNED, Turn.UNREPORTED)
+_WHOLE: Final = (Turn.SERVED, Turn.DISPUTED, Turn.UNENDED, Turn.UNSIGNED, Turn.UNREPORTED)
 _RESULTS: Final = {
     Turn.REFUSED: Reason.REFUSED,
     Turn.BROKEN: Reason.STREAM_BROKEN,
     Turn.BROKEN_SIGNED: Reason.STREAM_BROKEN,
+    Turn.UNENDED: Reason.STREAM_BROKEN,
     Turn.CLIENT_GONE: Reason.CLIENT_GONE,
 }
 
@@ -118,14 +119,16 @@ class Player:
         award = Signed.by(self._epoch.key, self._parties.domain, self._award(cleared))
         start = done.legs[-1].stop if done.legs else 0
         leg = Leg(turn, award, cleared.entrant.row.node, start, self._stop(turn, start))
-        if turn in (Turn.REFUSED, Turn.BROKEN, Turn.BROKEN_SIGNED):
+        if turn in (Turn.REFUSED, Turn.BROKEN, Turn.BROKEN_SIGNED, Turn.UNENDED):
             leg.failure = self._failure(leg)
-        if turn not in (Turn.REFUSED, Turn.BROKEN, Turn.UNSIGNED):
+        if turn not in (Turn.REFUSED, Turn.BROKEN, Turn.UNENDED, Turn.UNSIGNED):
             leg.completion = self._completion(leg)
         done.legs.append(leg)
         done.line.append(leg)
         done.tokens = leg.stop
         done.finish = "stop" if turn in _WHOLE else None
+        if turn == Turn.UNENDED:
+            done.finish = "length"
 
     def _stop(self, turn: Turn, start: int) -> int:
         if turn == Turn.REFUSED:

@@ -1,5 +1,7 @@
 """Runs the blocks of pages as a reader would type them: one bash, one folder, real programs.
 
+The programs are those of the tree that the pages are in, whichever one is installed.
+
 Exported variables last from block to block. What was started in the background is ended by Ctrl-C
 in `close`, the last started first, and must end well.
 """
@@ -13,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.docs.pages import Block
+from tests.docs.pages import ROOT, Block
 
 _WITHIN_S: Final = 180.0
 _STARTS_WITHIN_S: Final = 400.0  # a whole network, three engines measured
@@ -40,6 +42,7 @@ class Terminal:
         self._environment = {
             "PATH": f"{scripts}:{os.environ['PATH']}",
             "HOME": str(home),
+            "PYTHONPATH": str(ROOT),
             "LANG": "C.UTF-8",
         }
 

@@ -1,5 +1,6 @@
 """The documents do what they say: marked blocks run, links lead somewhere, no machine is named."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from tests.docs.pages import ROOT, Page, documents
+from tests.docs.pages import ROOT, Block, Page, documents
 from tests.docs.terminal import BlockFailed, Terminal
 
 PAGES: Final = {page.name: page for page in documents()}
@@ -85,6 +86,19 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 def test_the_marked_blocks_of_a_page_run_as_they_stand(reader: Reader, name: str) -> None:
     """In an empty folder, in order, with real programs; what is shown as output was printed."""
     reader.follow(name)
+
+
+def test_pages_run_against_the_tree_they_are_in(tmp_path: Path) -> None:
+    """Not against the one that is installed; and nothing else of our environment comes along."""
+    home, state = tmp_path / "in", tmp_path / "by"
+    home.mkdir()
+    state.mkdir()
+    code = "import os, pinaivu; print(pinaivu.__file__); print(sorted(os.environ))"
+    Terminal(home, state).do(Block("sh", f"python -c '{code}'\n", "run", None))
+    where, names = (state / "output.txt").read_text("utf-8").splitlines()
+    assert Path(where) == ROOT / "pinaivu" / "__init__.py"
+    shells_own = {"OLDPWD", "PWD", "SHLVL", "_"}
+    assert set(ast.literal_eval(names)) - shells_own == {"HOME", "LANG", "PATH", "PYTHONPATH"}
 
 
 def test_readme_is_run() -> None:

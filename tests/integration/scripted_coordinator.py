@@ -69,6 +69,7 @@ class ScriptedCoordinator:
         """Whether it turns away whoever dials it."""
         self.dies_awarding = False
         self.dies_at_a_failure = False
+        self.stays_away_at_a_failure = False
         self.receipts_flow = trio.Event()
         self.receipts_flow.set()
         self.cases: dict[bytes, OpenCase] = {}
@@ -138,7 +139,8 @@ class ScriptedCoordinator:
         for case in self.cases.values():
             if case.awards[-1].digest(DOMAIN) == failure.message.award_digest:
                 case.failures.append(failure)
-                if self.dies_at_a_failure:
+                if self.dies_at_a_failure or self.stays_away_at_a_failure:
+                    self.away = self.stays_away_at_a_failure
                     self._die()
                 return self._award(case)
         raise AssertionError("a failure of an unknown award")
@@ -199,10 +201,13 @@ class ScriptedCoordinator:
         case = self.cases[job.message.job_id]
         if case.receipt:
             return case.receipt
+        if frame.awards != [award.to_bytes() for award in case.awards]:
+            return wire.Refused("bad_delivery", "its parts are not the job's awards")
         case.delivery = signed_from_bytes(Delivery, frame.delivery)
         case.delivery.require(DOMAIN, self.keys.gateway.address)
-        assert frame.awards == [award.to_bytes() for award in case.awards]
-        assert frame.failures == [failure.to_bytes() for failure in case.failures]
+        failures = [signed_from_bytes(Failure, raw) for raw in frame.failures]
+        assert failures[: len(case.failures)] == case.failures
+        case.failures = failures
         delivered = [signed_from_bytes(Completion, raw) for raw in frame.completions]
         case.completions = [*self.handed_in, *delivered]
         case.receipt = self.receipt(case)

@@ -332,7 +332,37 @@ async def test_a_report_handed_in_with_the_delivery_reaches_the_node_too(place: 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(gateway.call, deliver)
             await until(lambda: node.voided == [report])
+            assert place.world.docket.jobs  # the receipt still waits for the node's completion
+            assert place.world.docket.busy(award.node) == 0
             nursery.cancel_scope.cancel()
+
+
+async def test_an_award_whose_answer_was_lost_is_told_again_by_its_job(place: Place) -> None:
+    """A delivery without it is refused; asking for the job again gives it, and signs no other."""
+    async with (
+        peer(place, NODES[0], wire.NODE_PROTOCOL) as one,
+        peer(place, NODES[1], wire.NODE_PROTOCOL) as other,
+        peer(place, GATEWAY, wire.GATEWAY_PROTOCOL) as gateway,
+    ):
+        for node in (one, other):
+            await node.hello()
+            assert await node.call(_offer(place, node.key)) == wire.Done()
+        await gateway.hello()
+        first = _award_in(await gateway.call(_submit(place)))
+        report = Signed.by(GATEWAY, DOMAIN, failure(first)).to_bytes()
+        second = _award_in(await gateway.call(wire.ReportFailure(report)))
+        said = part(first, result=Reason.STREAM_BROKEN)
+        short = _deliver(place, said, outcome=Outcome.FAILED)
+        assert await gateway.refused(short) == "bad_delivery"
+        assert _award_in(await gateway.call(_submit(place))) == second
+        never_used = part(second, result=Reason.CLIENT_GONE)
+        whole = _deliver(place, said, never_used, outcome=Outcome.FAILED)
+        (job,) = place.world.docket.jobs.values()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gateway.call, whole)
+            await until(lambda: job.delivery is not None)
+            nursery.cancel_scope.cancel()
+        assert len(job.awards) == 2
 
 
 def _award_in(answer: object) -> Award:

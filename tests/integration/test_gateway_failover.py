@@ -12,13 +12,29 @@ import pytest
 import trio
 
 from pinaivu.codes import Finish, Outcome, Reason, Status
+from pinaivu.commitments import (
+    Salts,
+    chain_length,
+    response_commitment,
+    response_digest,
+    segment_commitment,
+)
 from pinaivu.keys import SecretKey
-from pinaivu.messages import Delivery, Receipt
+from pinaivu.messages import Completion, Delivery, Receipt
 from pinaivu.p2p import wire
+from pinaivu.typed_data import Signed
 from tests.integration.gateway_support import Network, in_thread, network, request
 from tests.integration.scripted_node import Script, Work, speaks
+from tests.unit.gateway_facts import model
 
 LETTERS = "abcdefghij" * 8
+
+
+def count(text: str) -> int:
+    return model().tokenizer.count_text(text)
+
+
+MOST = count(LETTERS)
 
 
 def refuses(reason: Reason) -> Script:
@@ -137,6 +153,136 @@ async def test_plain_text_is_continued_by_the_next_node(
         assert receipt.segments[1].end_byte == len(said) + len(b" and on.")
 
 
+def says_all_and(then: Script, finish: str | None = None) -> Script:
+    """All tokens that the job allows, acknowledged, and no end frame."""
+
+    async def play(work: Work) -> None:
+        await work.say(LETTERS, finish=finish)
+        await work.wait_acks(chain_length(MOST))
+        await then(work)
+
+    return play
+
+
+async def breaks_off(work: Work) -> None:
+    await work.break_off()
+
+
+async def ends_the_stream(work: Work) -> None:
+    await work.stream.aclose()
+
+
+BEHIND_THE_LAST: list[tuple[str, Script, Reason]] = [
+    ("breaks off", says_all_and(breaks_off), Reason.STREAM_BROKEN),
+    ("hangs", says_all_and(stays_silent), Reason.TOO_SLOW),
+    ("ends without an end", says_all_and(ends_the_stream, "length"), Reason.STREAM_BROKEN),
+]
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "at once"])
+@pytest.mark.parametrize(
+    ("script", "reason"), [b[1:] for b in BEHIND_THE_LAST], ids=[b[0] for b in BEHIND_THE_LAST]
+)
+async def test_failure_behind_the_last_token_there_may_be(
+    tmp_path: Path, script: Script, reason: Reason, *, stream: bool
+) -> None:
+    """The text is over by its length: nobody need go on, and the node that left is not paid."""
+    async with network(tmp_path, script, speaks("never")) as net:
+        answer = await net.complete(
+            max_tokens=MOST,
+            **({"stream": True, "stream_options": {"include_usage": True}} if stream else {}),
+        )
+        if stream:
+            assert _text(answer) == LETTERS
+            finishes = [c.choices[0].finish_reason for c in answer if c.choices]
+            assert [reason for reason in finishes if reason] == ["length"]
+            usage = answer[-1].usage
+        else:
+            assert answer.choices[0].message.content == LETTERS
+            assert answer.choices[0].finish_reason == "length"
+            usage = answer.usage
+        assert usage.completion_tokens == MOST
+        assert not net.nodes[1].works
+        receipt = await net.receipt()
+        (segment,) = receipt.segments
+        assert (receipt.status, receipt.reason) == (Status.COMPLETED, reason)
+        assert (segment.output_gateway, segment.amount, receipt.total) == (MOST, 0, 0)
+        await _require_delivered(net, LETTERS, "length")
+        _require_let_go(net, reason)
+
+
+async def test_node_that_left_behind_the_last_token_is_paid_by_its_completion(
+    tmp_path: Path,
+) -> None:
+    """Signed to the log alone, it gets what was acknowledged: everything."""
+    signed: list[Signed[Completion]] = []
+
+    async def hands_in_and_breaks_off(work: Work) -> None:
+        signed.append(work.completion())
+        net.coordinator.handed_in = signed
+        await work.break_off()
+
+    async with network(tmp_path, says_all_and(hands_in_and_breaks_off, "length")) as net:
+        await net.complete(max_tokens=MOST)
+        receipt = await net.receipt()
+        assert (receipt.status, receipt.segments[0].output_billed) == (Status.COMPLETED, MOST)
+        assert signed[0].message.response_commitment == receipt.response_commitment
+
+
+async def test_one_token_short_of_the_last_is_not_over(tmp_path: Path) -> None:
+    async with network(tmp_path, dies_after(LETTERS), speaks("!")) as net:
+        chunks = await net.complete(stream=True, max_tokens=MOST + 1)
+        assert _text(chunks) == LETTERS + "!"
+        assert (await net.receipt()).segments[0].result == Reason.STREAM_BROKEN
+
+
+async def test_length_reached_by_two_nodes(tmp_path: Path) -> None:
+    """What counts is the whole text, over all awards."""
+    half = LETTERS[: len(LETTERS) // 2]
+
+    def says_half(work: Work) -> Any:
+        return _say_and_break_off(work, half)
+
+    async with network(tmp_path, says_half, says_half, speaks("never")) as net:
+        chunks = await net.complete(stream=True, max_tokens=2 * count(half))
+        assert _text(chunks) == 2 * half
+        assert chunks[-1].choices[0].finish_reason == "length"
+        assert not net.nodes[2].works
+        assert (await net.receipt()).status == Status.COMPLETED
+
+
+async def test_length_ends_no_answer_that_nobody_could_continue(tmp_path: Path) -> None:
+    """Where it isn't plain text, a count of its text doesn't tell that nothing is missing."""
+    async with network(tmp_path, says_all_and(breaks_off)) as net:
+        with pytest.raises(openai.APIError, match="broke off"):
+            await net.complete(stream=True, logprobs=True, max_tokens=MOST)
+        assert (await net.receipt()).status == Status.FAILED
+
+
+async def _say_and_break_off(work: Work, text: str) -> None:
+    await work.say(text)
+    await work.break_off()
+
+
+def _require_let_go(net: Network, reason: Reason) -> None:
+    """The log has the failure signed, though nobody went on: it sells the node's slot again."""
+    (failure,) = net.coordinator.only.failures
+    assert failure.message.reason == reason
+
+
+async def _require_delivered(net: Network, text: str, finish: str) -> None:
+    """The delivery commits to what the client got, and the coordinator takes it."""
+    case = net.coordinator.only
+    assert case.delivery is not None
+    row = await net.gateway.ledger.request(case.job.message.job_id)
+    assert row is not None
+    message = {"role": "assistant", "content": text}
+    choices = [{"index": 0, "finish_reason": finish, "message": message}]
+    whole = response_commitment(Salts(row.salt_root).response, response_digest(choices))
+    assert case.delivery.message.response_commitment == whole
+    assert case.delivery.message.outcome == Outcome.COMPLETE
+
+
 async def test_answer_that_cannot_be_continued_ends_in_one_error_event(tmp_path: Path) -> None:
     """Never a finish reason, never the end mark: the SDK raises, and nobody else is asked."""
     async with network(tmp_path, dies_after("Half of"), speaks("never")) as net:
@@ -151,6 +297,32 @@ async def test_answer_that_cannot_be_continued_ends_in_one_error_event(tmp_path:
         receipt = await net.receipt()
         assert (receipt.status, receipt.reason) == (Status.FAILED, Reason.STREAM_BROKEN)
         assert receipt.total == 0
+        _require_let_go(net, Reason.STREAM_BROKEN)
+
+
+async def test_award_whose_coordinator_went_away_before_it_was_known(tmp_path: Path) -> None:
+    """The client has its error; the coordinator, back again, a delivery with all of its awards.
+
+    What was delivered is still committed to, and who never saw the work is not blamed for it.
+    """
+    async with network(tmp_path, dies_after(LETTERS), speaks("never")) as net:
+        net.coordinator.stays_away_at_a_failure = True
+        with pytest.raises(openai.APIError, match="broke off"):
+            await net.complete(stream=True)
+        assert len(net.coordinator.only.awards) == 2
+        net.coordinator.away = False
+        receipt = await net.receipt()
+        first, second = receipt.segments
+        assert (receipt.status, receipt.total) == (Status.FAILED, 0)
+        assert (first.result, second.result) == (Reason.STREAM_BROKEN, Reason.CLIENT_GONE)
+        assert first.end_byte == second.start_byte == second.end_byte == len(LETTERS)
+        row = await net.gateway.ledger.request(net.coordinator.only.job.message.job_id)
+        assert row is not None
+        salts = Salts(row.salt_root)
+        assert first.segment_commitment == segment_commitment(salts.segment(1), LETTERS.encode())
+        assert any(receipt.response_commitment)
+        assert net.coordinator.deliveries == 2
+        assert not net.nodes[1].works
 
 
 async def test_sdk_raises_on_a_broken_stream(tmp_path: Path) -> None:

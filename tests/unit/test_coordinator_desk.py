@@ -17,6 +17,7 @@ from coordinator.batches import standing
 from coordinator.directory import BOUND_S, FRESH_S
 from coordinator.log import Log
 from pinaivu.codes import Clearing, Reason
+from pinaivu.commitments import chain_length
 from pinaivu.messages import Award, Receipt
 from pinaivu.p2p import wire
 from pinaivu.receipts import PassedOver
@@ -285,6 +286,18 @@ async def test_no_further_node(world: World) -> None:
     for _ in range(2):
         award = await _next(world, award)
     assert await refusal_of(_next(world, award)) == "no_node_left"
+
+
+async def test_nothing_left_to_award(world: World) -> None:
+    """A node could only refuse an award of no tokens, and would be judged by it."""
+    first = await world.awarded()
+    most = first.message.max_output_tokens
+    everything = {"acks": chain_length(most), "output_tokens": most}
+    assert await refusal_of(_next(world, first, **everything)) == "nothing_left"
+    assert await refusal_of(_next(world, first, **everything)) == "nothing_left"
+    (job,) = world.docket.jobs.values()
+    assert len(job.awards) == 1
+    assert world.docket.busy(NODES[0].address) == 0
 
 
 async def test_no_further_anchor(world: World) -> None:

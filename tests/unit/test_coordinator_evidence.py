@@ -193,6 +193,28 @@ async def test_a_false_delivery(world: World, change: dict[str, Any]) -> None:
     assert _job(world).delivery is None
 
 
+@pytest.mark.parametrize("result", [Reason.STREAM_BROKEN, Reason.TOO_SLOW])
+async def test_a_whole_answer_without_an_end(world: World, result: Reason) -> None:
+    """By its length: the parts hold all of the job's tokens, though the last one failed."""
+    award = (await world.awarded()).message
+    said = _delivered(world, award)
+    most = _job(world).job.message.max_output_tokens
+    short, whole = (
+        replace(said, parts=(replace(said.parts[0], result=result, output_tokens=tokens),))
+        for tokens in (most - 1, most)
+    )
+    left = replace(said, parts=(replace(whole.parts[0], result=Reason.CLIENT_GONE),))
+    for refused in (short, left):
+        assert await refusal_of(_deliver(world, refused)) == "bad_delivery"
+    await _deliver(world, whole)
+    job = _job(world)
+    world.sequencer.close(job)
+    await job.receipted.wait()
+    assert job.receipt
+    receipt = job.receipt[0].message
+    assert (receipt.status, receipt.reason, receipt.total) == (Status.COMPLETED, result, 0)
+
+
 async def test_another_gateways_delivery(world: World) -> None:
     award = (await world.awarded()).message
     said = _delivered(world, award)

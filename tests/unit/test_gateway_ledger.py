@@ -101,6 +101,7 @@ STEPS: list[tuple[str, Write, Found]] = [
         ),
         with_differences,
     ),
+    ("amend", lambda ledger: ledger.amend(JOB, b"frame", b"whole"), state),
     (
         "receipt",
         lambda ledger: ledger.receipt(receipt(), (9, 4), 11, [difference(rank=2, what="prompt")]),
@@ -134,6 +135,17 @@ async def test_first_delivery_stands(tmp_path: Path) -> None:
         await found.conclude(conclusion(1))
         await found.conclude(conclusion(1, frame=b"another", units=99))
         assert await state(found) == (("delivered", 5, 7), b"frame", False)
+
+
+async def test_delivery_gives_way_only_where_it_is_the_one_that_was_refused(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (found, _):
+        await found.open(request_row(1, tokens=9))
+        await found.conclude(conclusion(1))
+        await found.amend(JOB, b"another", b"whole")
+        assert (await state(found))[1] == b"frame"
+        await found.amend(JOB, b"frame", b"whole")
+        await found.amend(JOB, b"frame", b"late")
+        assert (await state(found))[1] == b"whole"
 
 
 async def test_difference_is_stored_once_with_both_counts(tmp_path: Path) -> None:

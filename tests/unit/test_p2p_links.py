@@ -1,12 +1,15 @@
 """Back-off and the pool of ready streams."""
 
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
 
 from pinaivu.p2p.errors import NoReadyStream, TooManyStreams
+from pinaivu.p2p.host import run_on
 from pinaivu.p2p.links import Backoff, ReadyPool
-from tests.unit.p2p_pipes import PEER, running
+from tests.unit.p2p_pipes import PEER, framed, running
 
 
 def test_ceiling_doubles_up_to_the_most() -> None:
@@ -82,6 +85,43 @@ async def test_stream_that_has_just_died_is_not_handed_out() -> None:
         rig.stream.reset()
         with pytest.raises(NoReadyStream):
             await pool.take(PEER)
+
+
+@pytest.mark.parametrize("ending", ["aclose", "reset"])
+async def test_stream_that_was_handed_out_is_its_takers_to_close(ending: str) -> None:
+    """Though its peer has said its last: what it said is still to be read, and may be answered."""
+    pool = ReadyPool()
+    async with running() as rig, trio.open_nursery() as nursery:
+        served = trio.Event()
+
+        async def serve() -> None:
+            await run_on(rig.stream, partial(pool.accept, PEER, rig.stream))
+            served.set()
+
+        nursery.start_soon(serve)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await pool.take(PEER) is rig.stream
+        rig.pipe.feed(framed(b"all of it", b""))
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.stream.over
+        assert not served.is_set()
+        assert await rig.stream.receive() == b"all of it"
+        rig.stream.send(b"thanks")
+        if ending == "aclose":
+            await rig.stream.aclose()
+            assert rig.pipe.writes == [framed(b"thanks", b"")]
+        else:
+            rig.stream.reset()
+        await served.wait()
+
+
+async def test_stream_that_its_peer_ends_unused_is_closed() -> None:
+    pool = ReadyPool()
+    async with running() as rig:
+        rig.pipe.feed(framed(b""))
+        await run_on(rig.stream, partial(pool.accept, PEER, rig.stream))
+        assert rig.pipe.closed
+        assert (pool.count(PEER), pool.peers()) == (0, [])
 
 
 async def test_peer_may_hold_only_so_many_unused_streams() -> None:

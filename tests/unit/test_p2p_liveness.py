@@ -7,7 +7,7 @@ from unittest.mock import AsyncMock
 import trio
 import trio.testing
 
-from pinaivu.p2p.adapter import Connection
+from pinaivu.p2p.connections import Connection
 from pinaivu.p2p.host import Host, Liveness
 from tests.unit.p2p_pipes import PEER
 

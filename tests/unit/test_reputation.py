@@ -349,8 +349,20 @@ def test_m_without_answers_is_half_of_the_limit(most: int, expected: int) -> Non
     assert Reputation(RULES).expected_output("made-up/model", most) == expected
 
 
+def test_m_is_not_of_embeddings() -> None:
+    """A model that answers and embeds expects of an answer what its answers had."""
+    both = [
+        receipt_of(attempted(NODE, output=output), gateway=party(1), payer=party(2))
+        for output in [300, 0, 0, 0] * 50
+    ]
+    assert learnt(*both).expected_output("made-up/model", 4096) == 300
+    assert learnt(*both[1:4]).expected_output("made-up/model", 4096) == 2048
+    assert whole_output(both[1]) is None
+    assert [sample.finding for sample in samples_of(both[1])] == [Finding.WELL]
+
+
 def test_m_is_at_least_one_and_never_above_the_limit() -> None:
-    reputation = learnt(receipt_of(attempted(NODE, output=0), gateway=party(1), payer=party(2)))
+    reputation = learnt(receipt_of(attempted(NODE, output=1), gateway=party(1), payer=party(2)))
     assert [reputation.expected_output("made-up/model", most) for most in (0, 1, 99)] == [0, 1, 1]
 
 
