@@ -29,7 +29,11 @@ _NOT_FOR_CALLERS: Final = frozenset({"n_predict", "id_slot", "priority"})
 
 
 def engine_body(order: Order) -> bytes:
-    """The request to the engine: streaming, with usage, and at most the award's tokens."""
+    """The request to the engine: streaming, with usage, and at most the award's tokens.
+
+    Nor more than the caller's limit leaves behind a text so far: of that, some may have been shown
+    that was never acknowledged, and so is awarded again.
+    """
     dropped = _NOT_FOR_ENGINES | _NOT_FOR_CALLERS
     body = {name: value for name, value in order.body.items() if name not in dropped}
     body["model"] = order.model.engine_name
@@ -39,11 +43,17 @@ def engine_body(order: Order) -> bytes:
     body |= {
         "stream": True,
         "stream_options": {"include_usage": True},
-        "max_tokens": min(share, order.request.tokens_per_choice(share)),
+        "max_tokens": max(1, min(share, _left(order, share))),
     }
     if order.prefix:
         body = continued(body, order.prefix)
     return json.dumps(body).encode()
+
+
+def _left(order: Order, share: int) -> int:
+    """What the caller's own limit leaves for a choice; no less than `share` where there is none."""
+    shown = order.model.tokenizer.count_output(order.prefix, order.request.kind)
+    return order.request.tokens_per_choice(share + shown) - shown
 
 
 class Answer:

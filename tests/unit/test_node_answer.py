@@ -67,6 +67,20 @@ async def test_the_limit_is_the_smaller_of_award_and_body(
     assert asked.keys().isdisjoint({"max_completion_tokens", "n_predict", "id_slot", "pinaivu"})
 
 
+@pytest.mark.parametrize(
+    ("limit", "awarded", "asked"), [(10, 10, 7), (10, 3, 3), (2, 5, 1), (None, 7, 7)]
+)
+async def test_a_text_so_far_counts_against_the_callers_limit(
+    limit: int | None, awarded: int, asked: int
+) -> None:
+    """Also what of it was never acknowledged, which the award has in it again."""
+    prefix = "It is"
+    assert n.tokenizer().count_text(prefix) == 3
+    body = msgspec.json.encode(n.BODY | {"max_tokens": limit})
+    found = await _asked(n.JobDraft(body=body, prefix=prefix, rank=2), max_output_tokens=awarded)
+    assert found["max_tokens"] == asked
+
+
 async def test_a_text_so_far_is_handed_to_the_engine() -> None:
     """It goes on from the words that the last node sent."""
     asked = await _asked(n.JobDraft(prefix="Once upon", rank=2))
