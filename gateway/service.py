@@ -275,6 +275,6 @@ async def _janitor(
 ) -> None:
     """Empty what has been kept long enough."""
     while True:
-        await ledger.forget_contents(now_ms() - limits.content_hours * _HOUR_MS)
         await claims.forget(limits.content_hours * _HOUR_MS)
+        await ledger.forget_contents(now_ms() - limits.content_hours * _HOUR_MS)
         await trio.sleep(_JANITOR_S)
