@@ -19,6 +19,7 @@ from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
 from pinaivu.messages import Grant, Receipt
+from pinaivu.store import gateway_accounts as accounts
 from pinaivu.store.database import Database
 from pinaivu.store.gateway import (
     AccountRow,
@@ -105,6 +106,13 @@ class Ledger:
     async def account(self, key_id: str) -> AccountRow | None:
         """A hosted key's sub-account; None for other keys."""
         return await self._writer.read(lambda session: session.get(AccountRow, key_id))
+
+    async def account_spent(self, key_id: str, now_ms: int) -> int:
+        """Base units that a hosted key has spent, ever; at most the last requests are added up."""
+        units, line_ms = await self._writer.read(lambda session: accounts.spent(session, key_id))
+        if line_ms < now_ms - 2 * accounts.APART_MS:
+            await self._writer.write_apart(lambda session: accounts.settle(session, key_id, now_ms))
+        return units
 
     async def grants(self, payer: bytes) -> list[Signed[Grant]]:
         """A payer's grants, newest first."""

@@ -130,7 +130,7 @@ async def open_gateway(
             identity=identity,
             ledger=ledger,
             access=Access(ledger, identity.address, opened, sources.now_ms),
-            accounts=Accounts(ledger),
+            accounts=Accounts(ledger, sources.now_ms),
             quotas=quotas,
             claims=claims,
             logs=opened,

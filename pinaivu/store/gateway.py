@@ -66,6 +66,8 @@ class AccountRow(_Table, table=True):
     key_id: str = Field(primary_key=True)
     secret: bytes
     limit_units: int = Field(sa_type=BigInteger)
+    settled_units: int = Field(default=0, sa_type=BigInteger)  # of requests before the time below
+    settled_before_ms: int = Field(default=0, sa_type=BigInteger)
 
 
 class MeterRow(_Table, table=True):

@@ -14,8 +14,10 @@ import json
 import os
 import secrets
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,9 @@ from sqlalchemy import create_engine, text
 from bench.gateway_processes import Stage, stage
 from pinaivu import bundles
 from pinaivu.local.folder import MODEL, NODES, Folder
+from pinaivu.store.gateway_policy import Policy
 from tests.databases import Server, postgres_server
+from tests.e2e.second_gateway import SecondGateway, SharedKey, code_of, now_ms, second_gateway
 from tests.e2e.stage import _with_descendants, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chain, pytest.mark.timeout(600)]
@@ -185,6 +189,94 @@ def test_kept_content_is_its_holders_alone(
     if not isinstance(running.network.folder, OnPostgres):  # there vacuum and recycling take time
         for content in sealed:
             until("no trace is left", lambda content=content: not _files_with(running, content))  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module")
+def other(running_on_postgres: Stage) -> Iterator[SecondGateway]:
+    """A second gateway of the network on PostgreSQL, on the same database."""
+    with second_gateway(running_on_postgres.network) as made:
+        yield made
+
+
+@pytest.mark.database
+def test_two_gateways_use_a_cap_up_and_never_exceed_it(
+    running_on_postgres: Stage, other: SecondGateway
+) -> None:
+    """Both are asked by four clients at once until nothing is left; rates hold together, too."""
+    cap, most, rate = 700, 40, 60
+    key = SharedKey(running_on_postgres.network, Policy(daily_tokens=cap, requests_per_minute=rate))
+    urls = [f"{running_on_postgres.network.gateway_url}/v1", other.base_url]
+
+    def race(url: str) -> list[dict[str, int]]:
+        served = list[dict[str, int]]()
+        while True:
+            response = key.ask(url, "script 5 0", max_tokens=most)
+            if response.status_code != httpx.codes.OK:
+                assert code_of(response) == (429, "quota_exceeded")
+                return served
+            served.append(response.json()["usage"])
+
+    with ThreadPoolExecutor() as pool:
+        by_gateway = list(pool.map(race, urls * 4))
+    assert all(any(by_gateway[number::2]) for number in (0, 1))  # both have served
+    usage = [one for served in by_gateway for one in served]
+    while (last := key.ask(urls[0], "script 5 0", max_tokens=most)).is_success:
+        usage.append(last.json()["usage"])  # what was given back after the refusals
+    spent = sum(one["total_tokens"] for one in usage)
+    assert cap - most - usage[0]["prompt_tokens"] < spent <= cap
+    assert [key.used(url)["tokens"] for url in urls] == [spent, spent]
+    assert len(usage) <= rate
+    assert key.audit() == spent
+
+
+@pytest.mark.database
+def test_two_gateways_share_a_rate(running_on_postgres: Stage, other: SecondGateway) -> None:
+    rate = 6
+    key = SharedKey(running_on_postgres.network, Policy(requests_per_minute=rate))
+    urls = [f"{running_on_postgres.network.gateway_url}/v1", other.base_url]
+    began = now_ms() // 60_000
+    with ThreadPoolExecutor() as pool:
+        said = Counter(
+            pool.map(lambda url: key.ask(url, "script 1 0", max_tokens=4).status_code, urls * rate)
+        )
+    minutes = now_ms() // 60_000 - began + 1
+    assert set(said) == {200, 429}
+    assert rate <= said[200] <= minutes * rate
+
+
+@pytest.mark.database
+def test_a_killed_gateway_keeps_no_stream_and_gives_nothing_away(
+    running_on_postgres: Stage, other: SecondGateway
+) -> None:
+    """Its streams count until its lease is over; the most its requests may have used, longer.
+
+    Restarted, it sees to its receipts, and what they did not use is given back.
+    """
+    most, cap = 60, 300
+    key = SharedKey(running_on_postgres.network, Policy(streams=2, daily_tokens=cap))
+    stays, dies = f"{running_on_postgres.network.gateway_url}/v1", other.base_url
+    start = partial(key.stream, script="script 60 2000", max_tokens=most)
+    refused, chunks = (429, "too_many_streams"), list[Iterator[bytes]]()
+    with ExitStack() as stack:
+        for url in (stays, dies):
+            chunks.append(stack.enter_context(start(url)).iter_bytes())
+            assert next(chunks[-1])
+        for url in (stays, dies):
+            assert code_of(stack.enter_context(start(url))) == refused
+        other.child.kill()
+        assert code_of(stack.enter_context(start(stays))) == refused
+
+        def let_in() -> bool:
+            return key.ask(stays, "script 1 0", max_tokens=1).is_success
+
+        until("its stream is given back", let_in)
+        held = key.audit()
+        left = cap - held
+        assert left < cap - 2 * most  # what both may use is still set aside
+        assert code_of(key.ask(stays, "script 1 0", max_tokens=left + 1)) == (429, "quota_exceeded")
+    other.serve()
+    until("all is given back", lambda: key.used(stays)["reserved_tokens"] == 0)
+    assert key.audit() == key.used(dies)["tokens"] < held
 
 
 def test_a_gateway_that_is_told_to_stop_lets_a_stream_end(running: Stage) -> None:
