@@ -72,14 +72,24 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, say: Say, *, litellm: bool = True, slots: int = SLOTS) -> Iterator[Stage]:
-    """Start everything, each part ready; end everything by process id."""
+def stage(
+    folder: Path,
+    say: Say,
+    *,
+    litellm: bool = True,
+    slots: int = SLOTS,
+    home: Callable[[Path], Folder] = Folder,
+) -> Iterator[Stage]:
+    """Start everything, each part ready; end everything by process id.
+
+    `home` says where the network keeps what, given its root.
+    """
     with ExitStack() as stack:
         engine_port = free_port()
         command = [sys.executable, "-m", "bench.gateway_scripted_engine", "--model", MODEL]
         engine = _start(stack, "engine", [*command, "--port", str(engine_port)], folder)
         engine.wait_until(lambda: answers(f"http://127.0.0.1:{engine_port}/health"), within_s=30)
-        network = EngineNetwork(Folder(folder / "network"), say)
+        network = EngineNetwork(home(folder / "network"), say)
         network.engine_port, network.slots = engine_port, slots
         stack.callback(network.stop)
         network.start()

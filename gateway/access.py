@@ -8,13 +8,14 @@ When the database can't be asked, nobody is let in.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
 from gateway.errors import ApiError
 from gateway.ledger import Ledger
+from gateway.seals import Seal
 from pinaivu.errors import Misconfigured
 from pinaivu.messages import Grant
 from pinaivu.store.database import StorageFailed
@@ -29,10 +30,14 @@ _MOST_KEYS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """An authenticated key, what it may do, and who pays for it: the first one that can."""
+    """An authenticated key, what it may do, and who pays for it: the first one that can.
+
+    `seal` opens what is kept of its requests; it is as secret as the key.
+    """
 
     key_id: str
     payers: tuple[bytes, ...]
+    seal: Seal = field(repr=False, compare=False)
     policy: Policy = Policy()  # noqa: RUF009 - a frozen value
 
 
@@ -74,7 +79,7 @@ class Access:
                 "missing_api_key",
                 f"Send your key in the header `Authorization: Bearer {KEY_PREFIX}…`.",
             )
-        found = await self._key(hash_key(secret.strip()))
+        found = await self._key(secret.strip())
         if found is None or found.revoked:
             raise ApiError(
                 401,
@@ -132,7 +137,8 @@ class Access:
             and (not grant.models or model in grant.models)
         )
 
-    async def _key(self, key_hash: bytes) -> _Known | None:
+    async def _key(self, secret: str) -> _Known | None:
+        key_hash = hash_key(secret)
         known = self._known.get(key_hash)
         if known and trio.current_time() - known.at < _BELIEVED_S:
             return known
@@ -140,19 +146,19 @@ class Access:
         row = await self._ledger.key(key_hash)
         if row is None:
             return None
-        found = await self._read(row)
+        found = await self._read(row, secret)
         if len(self._known) >= _MOST_KEYS:
             self._known.clear()
         self._known[key_hash] = found
         return found
 
-    async def _read(self, row: KeyRow) -> _Known:
+    async def _read(self, row: KeyRow, secret: str) -> _Known:
         try:
             policy = policy_of(row)
         except Misconfigured as error:
             raise StorageFailed(f"{error}; run the newest version") from error
         payers = (row.payer, *await self._ledger.further_payers(row.key_id))
-        holder = Holder(row.key_id, payers if row.payer else (), policy)
+        holder = Holder(row.key_id, payers if row.payer else (), Seal.of(secret), policy)
         return _Known(trio.current_time(), holder, row.revoked_ms is not None)
 
     async def _grants_of(self, payer: bytes) -> list[Signed[Grant]]:

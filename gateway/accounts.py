@@ -9,6 +9,7 @@ The coordinator enforces the limit, across all processes of a gateway. What is l
 only so that a job asks for no more than that, and is judged by what it could really cost.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -38,8 +39,9 @@ class Account(Struct, frozen=True, kw_only=True):
 class Accounts:
     """The sub-accounts of one gateway's keys; a changed limit is noticed within two seconds."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, now_ms: Callable[[], int]) -> None:
         self._ledger = ledger
+        self._now_ms = now_ms
         self._known: dict[str, tuple[float, Account | None]] = {}
 
     async def of(self, key_id: str) -> Account | None:
@@ -58,7 +60,7 @@ class Accounts:
 
     async def spent(self, account: Account) -> int:
         """Base units that the key's requests have cost so far, by their receipts as they come."""
-        return (await self._ledger.spent(account.key_id)).units
+        return await self._ledger.account_spent(account.key_id, self._now_ms())
 
     async def left(self, account: Account, under_way: int, quota_left: int | None) -> int:
         """What a request may cost: the least of the account's rest and the quota's.

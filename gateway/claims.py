@@ -25,6 +25,7 @@ import trio
 from gateway.demands import Demand
 from gateway.errors import ApiError
 from gateway.outlet import Outlet
+from gateway.seals import Seal
 from pinaivu.encoding import jcs
 from pinaivu.store import gateway_claims as claims
 from pinaivu.store.gateway_claims import Claim, Earlier
@@ -100,8 +101,13 @@ class Claims:
         self._process_id = process_id
         self._now_ms = now_ms
 
-    async def take(self, key_id: str, name: str | None, demand: Demand) -> Claim | Replay | None:
-        """Claim the name of a request, or what it stands for; None for a request without one."""
+    async def take(
+        self, key_id: str, name: str | None, demand: Demand, seal: Seal
+    ) -> Claim | Replay | None:
+        """Claim the name of a request, or what it stands for; None for a request without one.
+
+        `seal` is the key's, which opens its answers.
+        """
         if name is None:
             return None
         if not (0 < len(name) <= _MOST_CHARACTERS and name.isascii() and name.isprintable()):
@@ -120,7 +126,7 @@ class Claims:
         earlier = await self._writer.write_apart(
             lambda session: claims.claim(session, wanted, self._now_ms()), synced=True
         )
-        return wanted if earlier is None else _replay(earlier, demand)
+        return wanted if earlier is None else _replay(earlier, demand, seal)
 
     async def release(self, held: Claim) -> None:
         """Nothing was dispatched for the request: the name is free again."""
@@ -139,7 +145,7 @@ def _digest(demand: Demand) -> bytes:
     return sha256(int(demand.request.features).to_bytes(8) + jcs(demand.body)).digest()
 
 
-def _replay(earlier: Earlier, demand: Demand) -> Replay:
+def _replay(earlier: Earlier, demand: Demand, seal: Seal) -> Replay:
     if not earlier.same_body:
         raise ApiError(
             422,
@@ -155,7 +161,8 @@ def _replay(earlier: Earlier, demand: Demand) -> Replay:
             param=HEADER,
             retry_after_s=1,
         )
-    if earlier.answer is None:
+    answer = seal.open(earlier.job_id, "answer", earlier.answer) if earlier.job_id else None
+    if answer is None:
         which = UUID(bytes=earlier.job_id) if earlier.job_id else "unknown"
         raise Ended(
             409,
@@ -165,4 +172,4 @@ def _replay(earlier: Earlier, demand: Demand) -> Replay:
             " again.",
             param=HEADER,
         )
-    return Replay(earlier.answer, demand)
+    return Replay(answer, demand)

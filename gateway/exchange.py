@@ -45,6 +45,7 @@ from gateway.logs import Entry
 from gateway.quotas import Reservation
 from gateway.relay import Order, Patience
 from gateway.reports import Report
+from gateway.seals import Part, Seal
 from gateway.summaries import summary
 from gateway.tasks import Background
 from pinaivu.codes import Outcome, Reason
@@ -75,13 +76,15 @@ class Exchange:
         entry: Entry,
         further: Sequence[Way],
         reservation: Reservation,
+        seal: Seal,
     ) -> None:
-        """`further` are the ways to go where `entry`'s log does not award the job."""
+        """`further`: where to go if `entry`'s log awards no job; `seal`: for what is kept."""
         self._desk = desk
         self._demand = demand
         self._log, self._draft, self._rules = entry.log, entry.draft, entry.rules
         self._further = deque(further)
         self._reservation = reservation
+        self._seal = seal
         self._legs: list[Leg] = []
         self._used: tuple[int, int] | None = (0, 0)  # None: only the receipt will tell
         self._nodes: list[bytes] = []
@@ -240,7 +243,6 @@ class Exchange:
 
     async def _submit_here(self) -> wire.Awarded:
         job = self._draft.job
-        kept = self._desk.limits.content_hours > 0
         row = RequestRow(
             job_id=job.message.job_id,
             key_id=self._reservation.key_id,
@@ -251,7 +253,7 @@ class Exchange:
             state=OPEN,
             created_ms=job.message.created_ms,
             prompt_tokens=job.message.prompt_tokens,
-            body=self._demand.raw if kept else None,
+            body=self._kept("request", self._demand.raw),
         )
         bind = self._reservation.bind
         written = Background(self._desk.nursery, lambda: self._desk.ledger.open(row, bind))
@@ -348,7 +350,6 @@ class Exchange:
         frame = delivery_frame(delivery, draft.job, draft.grant, self._legs)
         units = self._units(frame)
         used = (self._demand.prompt_tokens + self._output_tokens, units)
-        kept = self._desk.limits.content_hours > 0
         await self._durably(
             Conclusion(
                 job_id=draft.job.message.job_id,
@@ -360,7 +361,7 @@ class Exchange:
                     for leg in self._legs
                     if leg.completion
                 },
-                response=jcs({"choices": choices}) if kept else None,
+                response=self._kept("response", jcs({"choices": choices})),
                 now_ms=now,
                 differences=differences(
                     draft.job.message.job_id, self._legs, self._demand.prompt_tokens, now
@@ -369,9 +370,14 @@ class Exchange:
         )
         self._used = used
         again = outcome == Outcome.COMPLETE and self._kept_for_later
-        answer = self.answer.whole(self._output_tokens) if again else None
+        answer = self._kept("answer", self.answer.whole(self._output_tokens)) if again else None
         await self._desk.quotas.settle(self._reservation, used, answer)
         self._log.outbox.take_up(draft.job.message.job_id)
+
+    def _kept(self, part: Part, content: bytes) -> bytes | None:
+        """What goes to disk of a prompt or an answer: for the key's holder only, or nothing."""
+        kept = self._desk.limits.content_hours > 0
+        return self._seal.close(self._draft.job.message.job_id, part, content) if kept else None
 
     async def _durably(self, end: Conclusion) -> None:
         """Write it; once more where the first time may have failed. Both may have happened."""

@@ -19,6 +19,7 @@ from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
 from pinaivu.messages import Grant, Receipt
+from pinaivu.store import gateway_accounts as accounts
 from pinaivu.store.database import Database
 from pinaivu.store.gateway import (
     AccountRow,
@@ -42,6 +43,7 @@ ACKS_AHEAD: Final = 32
 
 DAY_MS: Final = 86_400_000
 _MOST_UNITS: Final = (1 << 63) - 1
+_Differed = tuple[str, CountDifferenceRow]
 OPEN, DELIVERED, UNSERVED, RECEIPTED, REFUSED = (
     "open",
     "delivered",
@@ -79,6 +81,8 @@ class Ledger:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self.differed: list[Callable[[str, CountDifferenceRow], None]] = []
+        """Who hears of each count difference once it is stored, with the request's model."""
         self._untidy = True  # whether emptied contents may still stand in the write-ahead log
 
     # Keys and grants
@@ -102,6 +106,13 @@ class Ledger:
     async def account(self, key_id: str) -> AccountRow | None:
         """A hosted key's sub-account; None for other keys."""
         return await self._writer.read(lambda session: session.get(AccountRow, key_id))
+
+    async def account_spent(self, key_id: str, now_ms: int) -> int:
+        """Base units that a hosted key has spent, ever; at most the last requests are added up."""
+        units, line_ms = await self._writer.read(lambda session: accounts.spent(session, key_id))
+        if line_ms < now_ms - 2 * accounts.APART_MS:
+            await self._writer.write_apart(lambda session: accounts.settle(session, key_id, now_ms))
+        return units
 
     async def grants(self, payer: bytes) -> list[Signed[Grant]]:
         """A payer's grants, newest first."""
@@ -179,9 +190,9 @@ class Ledger:
         """A delivery has been signed; the first one stands."""
         row = OutboxRow(job_id=end.job_id, frame=end.frame, queued_ms=end.now_ms)
 
-        def write(session: Session) -> None:
+        def write(session: Session) -> list[_Differed]:
             if _state(session, end.job_id) != OPEN:
-                return
+                return []
             change(
                 session,
                 RequestRow,
@@ -192,11 +203,11 @@ class Ledger:
                 response=end.response,
             )
             add_once(session, row)
-            _add_differences(session, end.differences)
             for digest, completion in end.completions.items():
                 _require_one(change(session, AttemptRow, digest, completion=completion))
+            return _added(session, end.differences)
 
-        await self._writer.write(write)
+        self._tell(await self._writer.write(write))
 
     async def amend(self, job_id: bytes, refused: bytes, frame: bytes) -> None:
         """Another delivery is sent in the place of one that was refused; doing it twice is once."""
@@ -226,9 +237,8 @@ class Ledger:
     ) -> None:
         """The receipt has come: it replaces the gateway's own figures and ends the sending."""
 
-        def write(session: Session) -> None:
+        def write(session: Session) -> list[_Differed]:
             add_once(session, row)
-            _add_differences(session, differences)
             prompt, output = tokens
             done = change(
                 session,
@@ -242,8 +252,14 @@ class Ledger:
             _require_one(done)
             sent = delete(OutboxRow).where(col(OutboxRow.job_id) == row.job_id)
             session.connection().execute(sent)
+            return _added(session, differences)
 
-        await self._writer.write(write)
+        self._tell(await self._writer.write(write))
+
+    def _tell(self, stored: list[_Differed]) -> None:
+        for model, row in stored:
+            for hear in self.differed:
+                hear(model, row)
 
     # What is found again
 
@@ -315,9 +331,14 @@ class Ledger:
             self._untidy = not await self._writer.forget_deleted()
 
 
-def _add_differences(session: Session, rows: Sequence[CountDifferenceRow]) -> None:
-    for row in rows:
-        add_once(session, row)
+def _added(session: Session, rows: Sequence[CountDifferenceRow]) -> list[_Differed]:
+    """Store rows; those that were not there yet, each with its request's model."""
+    model = select(RequestRow.model)
+    return [
+        (session.exec(model.where(RequestRow.job_id == row.job_id)).one(), row)
+        for row in rows
+        if add_once(session, row)
+    ]
 
 
 def _state(session: Session, job_id: bytes) -> str:

@@ -14,6 +14,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from gateway.reports import Report
+from pinaivu.store.gateway import CountDifferenceRow
 
 MOST_OUTCOMES: Final = 64
 _PREFIX: Final = "pinaivu_gateway_"
@@ -46,6 +47,12 @@ class Metrics:
         self._units = Counter(
             _PREFIX + "cost_units", "Base units by our own count", ["model"], registry=registry
         )
+        self._differences = Counter(
+            _PREFIX + "count_differences",
+            "Counts of node and gateway too far apart",
+            ["model", "kind", "higher"],
+            registry=registry,
+        )
         self._first = Histogram(
             _PREFIX + "first_token_seconds",
             "From a request's job to its first token",
@@ -76,6 +83,11 @@ class Metrics:
         if report.first_token_ms:
             self._first.labels(report.model).observe(report.first_token_ms / 1000)
         self._total.labels(report.model).observe(report.total_ms / 1000)
+
+    def differed(self, model: str, row: CountDifferenceRow) -> None:
+        """Two counts that lie too far apart have been stored."""
+        higher = "node" if row.by_node > row.by_gateway else "gateway"
+        self._differences.labels(model, row.what, higher).inc()
 
     def exposed(self) -> bytes:
         """Everything, in Prometheus' text format."""

@@ -130,7 +130,7 @@ async def open_gateway(
             identity=identity,
             ledger=ledger,
             access=Access(ledger, identity.address, opened, sources.now_ms),
-            accounts=Accounts(ledger),
+            accounts=Accounts(ledger, sources.now_ms),
             quotas=quotas,
             claims=claims,
             logs=opened,
@@ -275,6 +275,6 @@ async def _janitor(
 ) -> None:
     """Empty what has been kept long enough."""
     while True:
-        await ledger.forget_contents(now_ms() - limits.content_hours * _HOUR_MS)
         await claims.forget(limits.content_hours * _HOUR_MS)
+        await ledger.forget_contents(now_ms() - limits.content_hours * _HOUR_MS)
         await trio.sleep(_JANITOR_S)

@@ -1,7 +1,7 @@
 """What every test run shares: in CI a missing program is a failure, not a skipped test.
 
-With `PINAIVU_REQUIRE_ALL=1` a test that needs a chain, an engine, a database server, a browser or
-network namespaces fails where it would be skipped, and so does a module that skips itself.
+With `PINAIVU_REQUIRE_ALL=1` a test that needs a chain, an engine, a database server, a browser, a
+proxy or network namespaces fails where it would be skipped, and so does a module that skips itself.
 `PINAIVU_WITHOUT` names markers whose programs a machine can't have, space-separated.
 """
 
@@ -27,7 +27,7 @@ _SIDE_BY_SIDE: Final = {
     "docs": "others",
     "conformance": "others",
 }
-_NEEDED: Final = ("chain", "database", "browser", "netns", "engine", "e2e")
+_NEEDED: Final = ("chain", "database", "browser", "netns", "proxy", "engine", "e2e")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,21 +16,51 @@ from sqlalchemy import create_engine
 from pinaivu.chain.anvil import free_port
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running PostgreSQL server: its first database's URL, and the folder of its data and log."""
+
+    url: str
+    folder: Path
+
+    def create(self, service: str) -> str:
+        """The URL of an empty database of its own."""
+        name = f"{service.replace('-', '_')}_{os.urandom(4).hex()}"
+        self.command(f"CREATE DATABASE {name}")
+        return self.url.removesuffix("postgres") + name
+
+    def command(self, statement: str) -> None:
+        """Have an administrator's statement done, outside of any transaction."""
+        admin = create_engine(self.url)
+        try:
+            with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql(statement)
+        finally:
+            admin.dispose()
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of a PostgreSQL server of our own, run as a user who isn't root."""
+    with postgres_server("-c fsync=off") as server:
+        yield server.url
+
+
+@contextmanager
+def postgres_server(settings: str) -> Iterator[Server]:
+    """A PostgreSQL server with these options beside its place and port; gone after the block."""
     initdb, pg_ctl = _server_program("initdb"), _server_program("pg_ctl")
     # Not under pytest's own folder: a second pytest would close that to other users again.
     with tempfile.TemporaryDirectory(prefix="pinaivu-postgres-") as name:
         folder = Path(name)
         as_user = _unprivileged(folder)
         port = free_port()
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} {settings}"
         _run([*as_user, initdb, "-D", f"{folder}/data", "-A", "trust", "-U", "pinaivu"], folder)
         control = [*as_user, pg_ctl, "-D", f"{folder}/data", "-w"]
         _run([*control, "-l", f"{folder}/log", "-o", options, "start"], folder)
         try:
-            yield f"postgresql+psycopg://pinaivu@127.0.0.1:{port}/postgres"
+            yield Server(f"postgresql+psycopg://pinaivu@127.0.0.1:{port}/postgres", folder)
         finally:
             _run([*control, "-m", "immediate", "stop"], folder)
 
@@ -64,16 +96,4 @@ def url_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], st
     """The URL of an empty database for a service."""
     if request.param == "sqlite":
         return lambda service: f"sqlite:///{tmp_path}/{service}.db"
-    server: str = request.getfixturevalue("postgres")
-
-    def create(service: str) -> str:
-        name = f"{service}_{os.urandom(4).hex()}"
-        admin = create_engine(server)
-        try:
-            with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        finally:
-            admin.dispose()
-        return server.removesuffix("postgres") + name
-
-    return create
+    return Server(request.getfixturevalue("postgres"), tmp_path).create

@@ -40,6 +40,7 @@ def metrics_of(gateway: Gateway) -> Metrics:
 
     metrics = Metrics(gauges)
     gateway.traffic.heard.append(metrics.served)
+    gateway.ledger.differed.append(metrics.differed)
     return metrics
 
 

@@ -2,8 +2,9 @@
 
 A key sees its own requests only; others' don't exist for it. Bundles are fetched from the
 coordinator's public log and opened for the holder: the salt, and the prompt and answer while the
-gateway keeps them. They are not verified here; `pinaivu verify` does that, at the holder's. How far
-a receipt is settled is the log's word, but for `final`, which this gateway reads from the chain.
+gateway keeps them, which the holder's key opens. They are not verified here; `pinaivu verify` does
+that, at the holder's. How far a receipt is settled is the log's word, but for `final`, which this
+gateway reads from the chain.
 """
 
 from typing import Any, Final
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from gateway.errors import ApiError
 from gateway.http.surface import Gateway
 from gateway.ledger import DAY_MS, REFUSED, Spent
+from gateway.seals import Seal
 from gateway.store_forms import job_of
 from pinaivu import bundles
 from pinaivu.encoding import parse_json, to_hex
@@ -31,7 +33,7 @@ def add_receipt_routes(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/receipts/{request_id}")
     async def receipt(request_id: str, request: Request) -> Response:
-        row = await _own_request(gateway, request, request_id)
+        row, _ = await _own_request(gateway, request, request_id)
         found = await gateway.ledger.found_receipt(row.job_id)
         if found is None:
             return _not_yet(row)
@@ -48,14 +50,14 @@ def add_receipt_routes(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/receipts/{request_id}/bundle")
     async def bundle(request_id: str, request: Request) -> Response:
-        row = await _own_request(gateway, request, request_id)
+        row, seal = await _own_request(gateway, request, request_id)
         log = gateway.logs.get(job_of(row).message.log_id)
         public = log and await log.public.bundle(
             gateway.desk.identity.address, str(UUID(bytes=row.job_id))
         )
         if not public:
             return _not_yet(row)
-        holder = _holder(row)
+        holder = _holder(row, seal)
         account = await gateway.desk.accounts.of(row.key_id)
         if account and any(job_of(row).message.account):
             holder["account_secret"] = to_hex(account.secret)
@@ -67,8 +69,10 @@ def add_receipt_routes(app: FastAPI, gateway: Gateway) -> None:
         return JSONResponse(await _usage(gateway, request))
 
 
-async def _own_request(gateway: Gateway, request: Request, request_id: str) -> RequestRow:
-    """The request of this id, if the key that asks has made it; 404 otherwise."""
+async def _own_request(
+    gateway: Gateway, request: Request, request_id: str
+) -> tuple[RequestRow, Seal]:
+    """The request of this id and what opens it, if the key that asks has made it; 404 otherwise."""
     holder = await gateway.holder(request, "receipts")
     try:
         row = await gateway.ledger.request(UUID(request_id).bytes)
@@ -80,7 +84,7 @@ async def _own_request(gateway: Gateway, request: Request, request_id: str) -> R
             "request_not_found",
             "This key has made no request of this id; the id is `request_id` in the answer.",
         )
-    return row
+    return row, holder.seal
 
 
 def _not_yet(row: RequestRow) -> Response:
@@ -127,12 +131,14 @@ def _difference(row: CountDifferenceRow) -> dict[str, Any]:
     }
 
 
-def _holder(row: RequestRow) -> dict[str, Any]:
+def _holder(row: RequestRow, seal: Seal) -> dict[str, Any]:
     holder: dict[str, Any] = {"salt": to_hex(row.salt_root)}
-    if row.body is not None:
-        holder["request"] = parse_json(row.body)
-    if row.response is not None:
-        holder["response"] = parse_json(row.response)
+    body = seal.open(row.job_id, "request", row.body)
+    if body is not None:
+        holder["request"] = parse_json(body)
+    response = seal.open(row.job_id, "response", row.response)
+    if response is not None:
+        holder["response"] = parse_json(response)
     return holder
 
 

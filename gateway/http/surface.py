@@ -105,7 +105,8 @@ class Gateway:
                 retry_after_s=1,
             )
         demand = _under_terms(await self._demand(raw, kind), holder, request)
-        claim = await self.desk.claims.take(holder.key_id, request.headers.get(HEADER), demand)
+        name = request.headers.get(HEADER)
+        claim = await self.desk.claims.take(holder.key_id, name, demand, holder.seal)
         if isinstance(claim, Replay):
             return claim
         try:
@@ -153,7 +154,7 @@ class Gateway:
         ways = [
             partial(self._entry, demand, account, grant, reservation.units) for grant in further
         ]
-        return Exchange(self.desk, demand, entry, ways, reservation)
+        return Exchange(self.desk, demand, entry, ways, reservation, holder.seal)
 
     async def _entry(
         self, demand: Demand, account: Account | None, grant: Signed[Grant], most_units: int | None

@@ -127,8 +127,19 @@ class ChainClient:
         (amount,) = self._read(asked, block)
         return int(amount)
 
+    def allowance(self, owner: bytes) -> int:
+        """Settlement tokens of `owner` that the settlement contract may take, in base units."""
+        spender = self.deployment.settlement
+        asked = view("TestToken", self.deployment.token, "allowance", owner, spender)
+        (amount,) = self._read(asked)
+        return int(amount)
+
     def permit_digest(self, owner: bytes, amount: int, deadline_s: int) -> bytes:
-        """What `owner` signs for `Calls.deposit_with_permit` (ERC-2612), by the next nonce."""
+        """What `owner` signs for `Calls.deposit_with_permit` (ERC-2612), by the next nonce.
+
+        The token says its own domain, whatever name and version are in it. `Reverted` by one that
+        says none.
+        """
         token = self.deployment.token
         (separator,), (nonce,) = read_many(
             self.rpc,

@@ -53,10 +53,14 @@ def read_many(
     return [one.item.decode_result(from_hex(raw)) for one, raw in zip(asked, results, strict=True)]
 
 
-def simulate(rpc: JsonRpc, call: Call) -> None:
-    """Run a call at the head without sending it, from nobody; `Reverted` where it would fail."""
+def simulate(rpc: JsonRpc, call: Call, sender: bytes = bytes(20)) -> None:
+    """Run a call at the head without sending it; `Reverted` where it would fail.
+
+    `sender`: nobody, unless the contract looks at who calls.
+    """
+    asked = call.request() | ({"from": to_hex(sender)} if any(sender) else {})
     try:
-        rpc.call("eth_call", call.request(), "latest")
+        rpc.call("eth_call", asked, "latest")
     except RpcRefused as refused:
         raise meaning(call.what, refused) from refused
 

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -14,9 +13,10 @@ from pinaivu.chain.anvil import fund
 from pinaivu.chain.calls import Call, Calls
 from pinaivu.chain.client import ChainClient
 from pinaivu.chain.deployment import Deployment
-from pinaivu.chain.errors import Reverted
+from pinaivu.chain.errors import ChainUnavailable, Reverted
 from pinaivu.chain.records import NO_LOG
 from pinaivu.chain.roles import LOCAL_CHAINS
+from pinaivu.chain.views import simulate
 from pinaivu.cli.place import (
     network_options,
     open_chain,
@@ -128,19 +128,40 @@ def deposit(
 ) -> None:
     """Move AMOUNT tokens from the wallet into the settlement contract.
 
-    One transaction by the token's permit (ERC-2612) where it has them, else approval and deposit.
+    One transaction by the token's permit (ERC-2612) where it has them, or where the contract may
+    take as much already, else approval and deposit.
     """
     client, key = open_chain(network, rpc, deployment), _key(network, key_file)
     calls, units = Calls(client.deployment), parse_tokens(amount)
-    deadline_s = client.block().time_ms // 1000 + _PERMIT_S
-    if not approve:
-        with suppress(Reverted):  # a token without permits
-            digest = client.permit_digest(key.address, units, deadline_s)
-            permit = key.sign(digest)
-            _send(client, key, calls.deposit_with_permit(key.address, units, deadline_s, permit))
+    allowed = not approve and client.allowance(key.address) >= units
+    if not approve and not allowed:
+        by_permit = _by_permit(client, key, units)
+        if by_permit is not None:
+            _send(client, key, by_permit)
             return
-    _send(client, key, calls.approve(units))
+        click.echo("the token takes no permit (ERC-2612): approval and deposit, as with --approve")
+    if not allowed:
+        _send(client, key, calls.approve(units))
     _send(client, key, calls.deposit(units))
+
+
+def _by_permit(client: ChainClient, key: SecretKey, units: int) -> Call | None:
+    """The deposit with a permit; None where the token takes no such permit, which is tried first.
+
+    Some have none, some of an older form, and some accept any call and do nothing.
+    """
+    deadline_s = client.block().time_ms // 1000 + _PERMIT_S
+    try:
+        permit = key.sign(client.permit_digest(key.address, units, deadline_s))
+    except (Reverted, ChainUnavailable):
+        return None
+    call = Calls(client.deployment).deposit_with_permit(key.address, units, deadline_s, permit)
+    try:
+        simulate(client.rpc, call, key.address)
+    except Reverted as reverted:
+        if reverted.name == "ERC20InsufficientAllowance" or reverted.name not in _MEANINGS:
+            return None
+    return call
 
 
 @command.command("assign")

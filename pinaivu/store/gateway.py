@@ -1,9 +1,10 @@
 """The gateway's tables: keys and what they used, grants, requests with attempts, outbox, receipts.
 
 Signed messages are kept as they travelled (`typed_data.Signed.to_bytes`); the columns beside them
-are for finding rows and adding up. A key is stored as its hash only. `body` and `response` are the
-one place of the system where prompt and answer lie on disk: for the key's holder, for as long as
-the gateway is configured to keep them, then they are emptied.
+are for finding rows and adding up. A key is stored as its hash only. `request.body`,
+`request.response` and `claim.answer` are the places of the system where prompt and answer lie on
+disk: sealed to the API key (`gateway.seals`), for as long as the gateway is configured to keep
+them, then they are emptied.
 """
 
 from sqlalchemy import BigInteger, Index, MetaData
@@ -65,6 +66,8 @@ class AccountRow(_Table, table=True):
     key_id: str = Field(primary_key=True)
     secret: bytes
     limit_units: int = Field(sa_type=BigInteger)
+    settled_units: int = Field(default=0, sa_type=BigInteger)  # of requests before the time below
+    settled_before_ms: int = Field(default=0, sa_type=BigInteger)
 
 
 class MeterRow(_Table, table=True):
@@ -121,7 +124,7 @@ class ClaimRow(_Table, table=True):
     """An `Idempotency-Key` that a request was made with: its one answer, or who works on it.
 
     `name` is the header's SHA-256, `body_digest` that of the request. `ended_ms` is set once the
-    request is over; `answer` is the whole answer as JSON, emptied with the prompts and answers.
+    request is over; `answer` is the whole answer as JSON, sealed; emptied as prompts are.
     """
 
     __tablename__ = "claim"

@@ -1,17 +1,24 @@
-"""The verifying client inside the official SDK: truth gets through, every lie is withheld."""
+"""The verifying client inside the official SDK: truth gets through, every lie is withheld.
+
+Both SDKs, synchronous and asynchronous, are told the same lies, and so are clients that are lazy:
+those hand an answer over first, and then say what is wrong with it.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import openai
 import pytest
+import trio
 from msgspec.structs import replace
 
 from pinaivu import client
 from pinaivu.bundles import pack
 from pinaivu.client.clients import AsyncVerifyingClient, VerifyingClient
+from pinaivu.client.errors import UNVERIFIED
 from pinaivu.errors import Misconfigured, TransportFailure
 from pinaivu.testing.bundles import BundleFactory, Made
 from pinaivu.testing.lies import TRUTH, Lies
@@ -35,12 +42,26 @@ def of(factory: BundleFactory, made: Made) -> Made:
     return factory.bundle(made.served, with_holder=True)
 
 
+class Kind(NamedTuple):
+    """Which SDK the client is for, and whether it verifies beside."""
+
+    asynchronous: bool = False
+    lazy: bool = False
+
+
+EAGER = {"sync": Kind(), "async": Kind(asynchronous=True)}
+LAZY = {"sync, lazy": Kind(lazy=True), "async, lazy": Kind(asynchronous=True, lazy=True)}
+ALL = EAGER | LAZY
+Client = VerifyingClient | AsyncVerifyingClient
+
+
 class Place(NamedTuple):
-    """A network and the gateway in front of it."""
+    """A network, the gateway in front of it, and the kind of client that asks there."""
 
     factory: BundleFactory
     gateway: LyingGateway
     closing: ExitStack
+    kind: Kind = Kind()
 
     def trust(self, **changes: Any) -> client.Trust:
         """A chain to ask; its attestation is SIMULATED."""
@@ -48,22 +69,44 @@ class Place(NamedTuple):
         terms = client.Trust(policy=policy, chain=lambda: self.factory.chain)
         return replace(terms, **changes)
 
-    def client(self, trust: client.Trust | None = None, **options: Any) -> VerifyingClient:
-        """A verifying client whose clock is the factory's."""
-        options = dict[str, Any](now_ms=self.factory.clock, within_s=5) | options
-        made = client.verifying(trust or self.trust(), **options)
-        return self.closing.enter_context(made)
+    def client(self, trust: client.Trust | None = None, **options: Any) -> Client:
+        """A verifying client of our kind, whose clock is the factory's."""
+        own: dict[str, Any] = {"now_ms": self.factory.clock, "within_s": 5, "lazy": self.kind.lazy}
+        options = own | options
+        trust = trust or self.trust()
+        if not self.kind.asynchronous:
+            return self.closing.enter_context(client.verifying(trust, **options))
+        # Each request is a trio run of its own here, whose end no connection outlives.
+        unkept = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=0))
+        made = client.verifying_async(trust, inner=unkept, **options)
+        self.closing.callback(trio.run, made.aclose)
+        return made
 
     def sdk(self, http: Any) -> Any:
         """The SDK around it, with its retries as they are."""
-        return openai.OpenAI(base_url=self.gateway.url, api_key=API_KEY, http_client=http)
+        made = openai.AsyncOpenAI if self.kind.asynchronous else openai.OpenAI
+        return made(base_url=self.gateway.url, api_key=API_KEY, http_client=http)
 
-    def ask(self, http: VerifyingClient, *, stream: bool = False) -> str:
-        """The text of an answer, or the SDK's error."""
+    def ask(self, http: Client, *, stream: bool = False) -> str:
+        """The text of an answer that was verified; the SDK's error, or what a lazy client says."""
+        given = self.given(http, stream=stream)
+        http.require_verified(10)
+        return given
+
+    def given(self, http: Client, *, stream: bool = False) -> str:
+        """The text as it was handed over, or the SDK's error."""
+        if self.kind.asynchronous:
+            return trio.run(self._awaited, http, stream)
         answer = self.sdk(http).chat.completions.create(**self.arguments(), stream=stream)
         if not stream:
             return str(answer.choices[0].message.content)
         return "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+
+    async def _awaited(self, http: Client, stream: bool) -> str:  # noqa: FBT001 - trio.run's
+        answer = await self.sdk(http).chat.completions.create(**self.arguments(), stream=stream)
+        if not stream:
+            return str(answer.choices[0].message.content)
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in answer])
 
     def arguments(self) -> dict[str, Any]:
         """The request as the SDK takes it."""
@@ -71,16 +114,41 @@ class Place(NamedTuple):
         return body | {"extra_body": {"pinaivu": body.pop("pinaivu")}}
 
 
+@pytest.fixture(params=ALL.values(), ids=list(ALL))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Every kind of client."""
+    found: Kind = request.param
+    return found
+
+
 @pytest.fixture
-def place() -> Iterator[Place]:
+def place(kind: Kind) -> Iterator[Place]:
+    yield from _place(LIVE, kind=kind)
+
+
+@pytest.fixture(params=EAGER.values(), ids=list(EAGER))
+def eager(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """A place whose client verifies first."""
+    yield from _place(LIVE, kind=request.param)
+
+
+@pytest.fixture(params=LAZY.values(), ids=list(LAZY))
+def lazy(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """A place whose client verifies beside."""
+    yield from _place(LIVE, kind=request.param)
+
+
+@pytest.fixture
+def plain() -> Iterator[Place]:
+    """A place for what is done with a synchronous client by hand."""
     yield from _place(LIVE)
 
 
-def _place(scenario: Scenario, lies: Lies = TRUTH) -> Iterator[Place]:
+def _place(scenario: Scenario, lies: Lies = TRUTH, kind: Kind = EAGER["sync"]) -> Iterator[Place]:
     factory = network()
     made = of(factory, factory.make(scenario, lies))
     with serving(LyingGateway(made)) as gateway, ExitStack() as closing:
-        yield Place(factory, gateway, closing)
+        yield Place(factory, gateway, closing, kind)
 
 
 def text(place: Place) -> str:
@@ -120,15 +188,20 @@ def test_a_pinned_measurement_is_required(place: Place) -> None:
     assert refused(place, place.client(other)) == "answer_refuted"
 
 
-def refused(place: Place, http: VerifyingClient, *, stream: bool = False) -> str:
+def refused(place: Place, http: Client, *, stream: bool = False) -> str:
     """The code of the refusal; the request was sent once only."""
     before = len(place.gateway.asked)
-    with pytest.raises(openai.APIError) as caught:
+    with pytest.raises((openai.APIError, *UNVERIFIED)) as caught:
         place.ask(http, stream=stream)
     assert len(place.gateway.asked) == before + 1, "a refused answer was bought again"
+    if isinstance(caught.value, UNVERIFIED):
+        assert place.kind.lazy, "it was handed over"
+        assert any(one.error for one in http.unverified())
+        return caught.value.code
     if not stream:
         assert isinstance(caught.value, openai.APIStatusError)
         assert caught.value.status_code == 424
+    assert isinstance(caught.value, openai.APIError)
     assert "withheld" in caught.value.message
     return str(caught.value.code)
 
@@ -170,11 +243,13 @@ def test_a_tool_call_nobody_made_is_withheld(place: Place) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_two_parsers_read_in_two_ways_is_written_anew(place: Place, stream: bool) -> None:  # noqa: FBT001
+def test_what_two_parsers_read_in_two_ways_is_written_anew(plain: Place, stream: bool) -> None:  # noqa: FBT001
     """A member given twice: the application's parser can't see another one than was verified."""
-    place.gateway.spell = lambda content: content.replace(ONCE, b'"content": "No! ", ' + ONCE)
-    body = place.gateway.body | {"stream": stream}
-    answer = place.client().post(f"{place.gateway.url}/chat/completions", json=body)
+    plain.gateway.spell = lambda content: content.replace(ONCE, b'"content": "No! ", ' + ONCE)
+    body = plain.gateway.body | {"stream": stream}
+    http = plain.client()
+    assert isinstance(http, VerifyingClient)
+    answer = http.post(f"{plain.gateway.url}/chat/completions", json=body)
     assert answer.status_code == 200
     assert b"finish_reason" in answer.content
     assert b"No!" not in answer.content
@@ -190,8 +265,8 @@ LIED: dict[str, Lies] = {
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("name", LIED)
-def test_a_lie_that_was_signed_is_withheld(name: str, stream: bool) -> None:  # noqa: FBT001
-    for place in _place(LIVE, LIED[name]):
+def test_a_lie_that_was_signed_is_withheld(kind: Kind, name: str, stream: bool) -> None:  # noqa: FBT001
+    for place in _place(LIVE, LIED[name], kind):
         if name == "another prompt":
             place.gateway.made.served.request.body["temperature"] = 0.5  # what is really asked
         assert refused(place, place.client(), stream=stream) == "answer_refuted"
@@ -250,11 +325,11 @@ def test_what_a_policy_needs_and_lacks_is_withheld(place: Place) -> None:
     assert place.ask(place.client(easy)) == text(place)
 
 
-def test_a_large_auctions_book_is_fetched_and_checked() -> None:
+def test_a_large_auctions_book_is_fetched_and_checked(kind: Kind) -> None:
     """More than 256 offers stand apart from the bundle; without them V7 can't be judged."""
     market = crowd()
     with serving(LyingGateway(of(market.factory, market.made))) as gateway, ExitStack() as closing:
-        place = Place(market.factory, gateway, closing)
+        place = Place(market.factory, gateway, closing, kind)
         assert refused(place, place.client()) == "answer_unproven"
         asked = list[bytes]()
 
@@ -277,15 +352,15 @@ def test_a_chain_that_cannot_be_asked_is_fail_closed(place: Place) -> None:
     assert refused(place, place.client(place.trust(chain=unreachable))) == "answer_unproven"
 
 
-def test_a_view_of_the_chain_that_is_too_old_is_renewed(place: Place) -> None:
+def test_a_view_of_the_chain_that_is_too_old_is_renewed(eager: Place) -> None:
     """An epoch that an older view does not know does not refute an answer."""
     old = network().chain
     old.epochs.clear()
-    views: list[ChainFacts] = [old, place.factory.chain]
-    http = place.client(place.trust(chain=lambda: views.pop(0)))
-    assert refused(place, http) == "answer_refuted"
-    assert place.ask(http) == text(place)
-    assert place.ask(http) == text(place), "a young view serves on"
+    views: list[ChainFacts] = [old, eager.factory.chain]
+    http = eager.client(eager.trust(chain=lambda: views.pop(0)))
+    assert refused(eager, http) == "answer_refuted"
+    assert eager.ask(http) == text(eager)
+    assert eager.ask(http) == text(eager), "a young view serves on"
 
 
 @pytest.mark.parametrize("breaks_off", [True, False])
@@ -297,10 +372,10 @@ def test_a_stream_without_its_end_is_an_error(place: Place, breaks_off: bool) ->
     assert not place.gateway.fetched
 
 
-def test_no_finish_reason_is_shown_before_the_verdict(place: Place) -> None:
-    place.gateway.tell = _other_text
+def test_no_finish_reason_is_shown_before_the_verdict(plain: Place) -> None:
+    plain.gateway.tell = _other_text
     seen = list[Any]()
-    stream = place.sdk(place.client()).chat.completions.create(**place.arguments(), stream=True)
+    stream = plain.sdk(plain.client()).chat.completions.create(**plain.arguments(), stream=True)
     with pytest.raises(openai.APIError, match="withheld"):
         seen.extend(chunk for chunk in stream)
     assert seen
@@ -313,75 +388,55 @@ def test_the_gateways_own_error_in_a_stream_stays_what_it_is(place: Place) -> No
         place.ask(place.client(), stream=True)
 
 
-def test_what_cannot_be_verified_is_not_sent(place: Place) -> None:
+def test_what_cannot_be_verified_is_not_sent(plain: Place) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
-        place.sdk(place.client()).responses.create(model="m", input="Hi.")
+        plain.sdk(plain.client()).responses.create(model="m", input="Hi.")
     assert caught.value.code == "answer_unproven"
-    assert not place.gateway.asked
+    assert not plain.gateway.asked
 
 
-def test_lazy_answers_come_at_once_and_are_judged_beside(place: Place) -> None:
-    http = place.client(lazy=True)
-    assert place.ask(http) == text(place)
+@pytest.mark.parametrize("stream", [False, True])
+def test_lazy_answers_come_at_once_and_are_judged_beside(lazy: Place, stream: bool) -> None:  # noqa: FBT001
+    lazy.gateway.not_yet = 10**6
+    http = lazy.client()
+    assert lazy.given(http, stream=stream) == text(lazy)
+    (one,) = http.unverified()
+    assert (one.request_id, one.error) == (lazy.gateway.request_id, None)
+    lazy.gateway.not_yet = 0
     http.require_verified(10)
     assert http.unverified() == []
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_lazy_lies_are_listed_and_raised(place: Place, stream: bool) -> None:  # noqa: FBT001
-    place.gateway.tell = _other_text
-    http = place.client(lazy=True)
-    answer = place.sdk(http).chat.completions.create(**place.arguments(), stream=stream)
-    given = list(answer) if stream else answer.choices[0].message.content
-    assert given
+def test_lazy_lies_are_listed_and_raised(lazy: Place, stream: bool) -> None:  # noqa: FBT001
+    lazy.gateway.tell = _other_text
+    http = lazy.client()
+    assert lazy.given(http, stream=stream).endswith("not!")
     with pytest.raises(client.AnswerRefuted, match="V5"):
         http.require_verified(10)
     (one,) = http.unverified()
-    assert one.request_id == place.gateway.request_id
+    assert one.request_id == lazy.gateway.request_id
     assert isinstance(one.error, client.AnswerRefuted)
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("lie", [None, _other_text])
-async def test_the_asynchronous_sdk_is_served_the_same(
-    place: Place,
-    lie: Callable[[Json], Json] | None,
-    stream: bool,  # noqa: FBT001
-) -> None:
-    http = client.verifying_async(place.trust(), now_ms=place.factory.clock, within_s=5)
-    if lie is None:
-        assert await _aask(place, http, stream=stream) == text(place)
-        return
-    place.gateway.tell = lie
-    with pytest.raises(openai.APIError, match="withheld"):
-        await _aask(place, http, stream=stream)
-    assert len(place.gateway.asked) == 1
-
-
-async def test_the_asynchronous_client_may_be_lazy_too(place: Place) -> None:
-    place.gateway.tell = _other_text
-    http = client.verifying_async(place.trust(), now_ms=place.factory.clock, lazy=True)
-    assert (await _aask(place, http)).endswith("not!")
-    with pytest.raises((client.AnswerRefuted, client.AnswerUnproven)):
+def test_what_a_lazy_client_had_not_verified_when_it_closed_stays_unverified(lazy: Place) -> None:
+    lazy.gateway.not_yet = 10**6
+    http = lazy.client(within_s=0.5)
+    lazy.given(http)
+    if isinstance(http, VerifyingClient):
+        http.close()
+    else:
+        trio.run(http.aclose)
+    with pytest.raises((client.AnswerUnproven, client.ReceiptMissing)):
         http.require_verified(10)
 
 
-async def _aask(place: Place, http: AsyncVerifyingClient, *, stream: bool = False) -> str:
-    own: Any = http
-    sdk = openai.AsyncOpenAI(base_url=place.gateway.url, api_key=API_KEY, http_client=own)
-    async with sdk:
-        answer: Any = await sdk.chat.completions.create(**place.arguments(), stream=stream)
-        if not stream:
-            return str(answer.choices[0].message.content)
-        return "".join([chunk.choices[0].delta.content or "" async for chunk in answer])
-
-
-def test_a_trust_that_can_never_be_met_is_said_at_once(place: Place) -> None:
-    policy = client.answers(place.factory.domain)
+def test_a_trust_that_can_never_be_met_is_said_at_once(plain: Place) -> None:
+    policy = client.answers(plain.factory.domain)
     with pytest.raises(Misconfigured, match="pin the epoch's signer"):
         client.verifying(client.Trust(policy=policy))
     with pytest.raises(Misconfigured, match="V1 and V2"):
         client.verifying(client.Trust(policy=policy, signers=frozenset({b"\x01" * 20})))
-    counted = client.answers(place.factory.domain, counted=True)
+    counted = client.answers(plain.factory.domain, counted=True)
     with pytest.raises(Misconfigured, match="V9"):
-        client.verifying(client.Trust(policy=counted, chain=lambda: place.factory.chain))
+        client.verifying(client.Trust(policy=counted, chain=lambda: plain.factory.chain))

@@ -6,10 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.http.metrics import metrics_of
 from pinaivu.codes import Reason
 from tests.integration.gateway_support import Network, in_thread, network
 from tests.integration.scripted_node import Script, Work, speaks
-from tests.unit.gateway_facts import model
+from tests.unit.gateway_facts import MODEL, model
 
 
 def signs(**claims: Any) -> Script:
@@ -62,3 +63,25 @@ async def test_counts_within_tolerance_are_no_difference(tmp_path: Path, script:
     assert abs(model().tokenizer.count_text("It is so.") - 5) <= 2
     async with network(tmp_path, script) as net:
         assert "count_differences" not in await _shown(net)
+
+
+async def test_each_stored_difference_is_counted_once(tmp_path: Path) -> None:
+    """By who counted more; that delivery and receipt both show it makes it no more."""
+    lies = signs(output_tokens=99, prompt_tokens=1)
+    async with network(tmp_path, lies) as net:
+        metrics = metrics_of(net.gateway)
+        shown = await _shown(net)
+        stored = await net.gateway.ledger.differences(net.coordinator.only.job.message.job_id)
+        text = metrics.exposed().decode()
+    assert len(shown["count_differences"]) == len(stored) == 2
+    for kind, higher in (("output", "node"), ("prompt", "gateway")):
+        labels = f'{{higher="{higher}",kind="{kind}",model="{MODEL}"}}'
+        assert f"pinaivu_gateway_count_differences_total{labels} 1.0" in text
+    assert text.count("pinaivu_gateway_count_differences_total{") == 2
+
+
+async def test_counts_within_tolerance_count_nothing(tmp_path: Path) -> None:
+    async with network(tmp_path, signs(output_tokens=5)) as net:
+        metrics = metrics_of(net.gateway)
+        await _shown(net)
+        assert "count_differences_total{" not in metrics.exposed().decode()

@@ -9,11 +9,12 @@ import openai
 import pytest
 import trio
 
+from gateway.seals import Seal
 from pinaivu import bundles
 from pinaivu.encoding import to_hex
 from pinaivu.p2p import wire
 from pinaivu.store.database import open_database
-from pinaivu.store.gateway_keys import create_key, list_keys, revoke_key
+from pinaivu.store.gateway_keys import create_key, list_keys, revoke_key, rotate_key
 from tests.integration.gateway_support import (
     QUICK,
     Network,
@@ -167,7 +168,8 @@ async def test_callers_terms_stand_on_the_job(tmp_path: Path) -> None:
         assert job.deny == (b"\xee" * 20, b"\xff" * 20)
         row = await net.gateway.ledger.request(job.job_id)
         assert row is not None
-        assert net.nodes[0].works[0].dispatch.body == row.body
+        sent = net.nodes[0].works[0].dispatch.body
+        assert sent == Seal.of(net.secret).open(job.job_id, "request", row.body)
 
 
 async def test_receipt_is_awaited_then_shown_to_its_key_only(tmp_path: Path) -> None:
@@ -208,8 +210,24 @@ async def test_bundle_is_opened_for_its_holder(tmp_path: Path) -> None:
         assert holder["request"] == request()
         (choice,) = holder["response"]["choices"]
         assert choice["message"]["content"] == "Well."
+        assert row.body
+        assert MODEL.encode() not in row.body
+        assert row.response
+        assert b"Well." not in row.response
         other = await in_thread(lambda: _another_key(net))
         assert code_of(await call(net, "GET", path, secret=other)) == (404, "request_not_found")
+
+
+async def test_contents_kept_under_a_former_secret_are_nobodys(tmp_path: Path) -> None:
+    """A rotated key keeps receipt and salt; what was sealed to its old secret is lost."""
+    async with network(tmp_path, speaks("Well.")) as net:
+        answer = await net.complete()
+        await net.receipt()
+        net.log.packed = bundles.pack(BUNDLE)
+        fresh = await in_thread(lambda: _rotated(net))
+        path = f"/v1/receipts/{answer.model_extra['request_id']}/bundle"
+        document = bundles.unpack((await call(net, "GET", path, secret=fresh)).content)
+        assert document["holder"].keys() == {"salt"}
 
 
 async def test_contents_are_not_kept_where_that_is_configured(tmp_path: Path) -> None:
@@ -292,5 +310,13 @@ def _another_key(net: Network) -> str:
         random=os.urandom,
         now_ms=now_ms(),
     )
+    database.close()
+    return new.secret
+
+
+def _rotated(net: Network) -> str:
+    database = open_database(net.database, "gateway")
+    (key,) = list_keys(database)
+    new = rotate_key(database, key.key_id, random=os.urandom, now_ms=now_ms())
     database.close()
     return new.secret

@@ -13,7 +13,7 @@ from pinaivu.p2p import wire
 from tests.integration.gateway_support import QUICK, Network, in_thread, network, request
 from tests.integration.p2p_support import until
 from tests.integration.scripted_node import Work, speaks
-from tests.integration.test_gateway_http import _another_key, call, code_of
+from tests.integration.test_gateway_http import _another_key, _rotated, call, code_of
 
 PATH = "/v1/chat/completions"
 NAMED = {"idempotency-key": "order 66"}
@@ -140,6 +140,15 @@ async def test_answer_that_is_not_kept_is_pointed_to(tmp_path: Path) -> None:
         assert code_of(again) == (409, "idempotency_ended")
         assert f"/v1/receipts/{first.headers['x-request-id']}" in again.json()["error"]["message"]
         assert again.headers["x-should-retry"] == "false"
+        assert len(net.coordinator.cases) == 1
+
+
+async def test_answer_sealed_to_a_former_secret_is_pointed_to(tmp_path: Path) -> None:
+    """A key that was rotated meanwhile can't open it; the request doesn't run again."""
+    async with network(tmp_path, speaks("Gone.")) as net:
+        assert (await post(net)).status_code == 200
+        fresh = await in_thread(lambda: _rotated(net))
+        assert code_of(await post(net, secret=fresh)) == (409, "idempotency_ended")
         assert len(net.coordinator.cases) == 1
 
 

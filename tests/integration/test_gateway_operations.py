@@ -106,17 +106,17 @@ async def test_drain_lets_streams_end_and_begins_nothing(tmp_path: Path) -> None
 
 async def test_what_does_not_end_in_time_is_stopped_and_accounted_for(tmp_path: Path) -> None:
     """The node signs what it did, and its receipt says so."""
-    accepted = trio.Event()
+    acknowledged = trio.Event()  # the client sees the word before the node has that
 
     async def endless(work: Work) -> None:
         await work.say("One")
-        accepted.set()
+        acknowledged.set()
         await work.wait_cancel()
         await work.end()
 
     async with network(tmp_path, endless) as net:
         async with streaming(net) as seen:
-            await accepted.wait()  # before that the node has nothing to claim
+            await acknowledged.wait()
             await net.gateway.traffic.drain(within_s=0, after_s=5)
         assert "[DONE]" not in seen()
         receipt = await net.receipt()

@@ -6,15 +6,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from eth_hash.auto import keccak
 from msgspec.structs import replace
 
+from pinaivu.chain.abi import load
 from pinaivu.chain.anvil import AnvilProcess
+from pinaivu.chain.calls import Call
 from pinaivu.chain.rpc import HttpRpc
-from pinaivu.encoding import to_hex
+from pinaivu.encoding import from_hex, to_hex
 from pinaivu.keyfiles import load_key
 from pinaivu.messages import Grant
 from pinaivu.typed_data import signed_from_json
@@ -106,6 +110,88 @@ def test_a_token_without_permits_is_paid_by_approval(shell: Shell) -> None:
     said = shell.ok("deposit", "2", "--approve")
     assert "approve" in said
     assert shell.net.client.payer(shell.address).balance == 2_000_000
+
+
+# Tokens of other kinds are the test token with its code changed on the chain: a selector that its
+# dispatcher doesn't know is a function that it doesn't have.
+PERMIT, SEPARATOR, NONCES = (bytes.fromhex(one) for one in ("d505accf", "3644e515", "7ecebe00"))
+GONE = b"\xff\xff\xff\xfe"
+
+
+@contextmanager
+def changed_token(net: Network, *pairs: tuple[bytes, bytes]) -> Iterator[None]:
+    """The network's token with parts of its code replaced, put back afterwards."""
+    token = to_hex(net.deployment.token)
+    before = code = from_hex(net.rpc.call("eth_getCode", token, "latest"))
+    for old, new in pairs:
+        assert old in code
+        code = code.replace(old, new)
+    net.rpc.call("anvil_setCode", token, to_hex(code))
+    try:
+        yield
+    finally:
+        net.rpc.call("anvil_setCode", token, to_hex(before))
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [(PERMIT, SEPARATOR, NONCES), (PERMIT,)],
+    ids=["no permits at all", "permits of an older form, as DAI's"],
+)
+def test_a_token_without_erc_2612_is_approved_by_itself(
+    shell: Shell, missing: tuple[bytes, ...]
+) -> None:
+    """It is found out without sending anything, and said."""
+    shell.ok("faucet", "5")
+    with changed_token(shell.net, *((b"\x63" + one, b"\x63" + GONE) for one in missing)):
+        said = shell.ok("deposit", "2")
+    assert "takes no permit" in said
+    assert "--approve" in said
+    assert "depositWithPermit" not in said
+    assert shell.net.client.payer(shell.address).balance == 2_000_000
+    assert shell.net.client.allowance(shell.address) == 0
+
+
+def test_a_permit_is_signed_for_whatever_domain_the_token_says(shell: Shell) -> None:
+    """Version 2 in its domain, as some stablecoins have it."""
+    one, two = keccak(b"1"), keccak(b"2")
+    token, chain = shell.net.deployment.token, shell.net.deployment.chain_id
+    domain = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+    head = keccak(domain) + keccak(b"Pinaivu Test Dollar")
+    tail = chain.to_bytes(32) + token.rjust(32, b"\0")
+    shell.ok("faucet", "5")
+    separators = keccak(head + one + tail), keccak(head + two + tail)
+    with changed_token(shell.net, (one, two), separators):
+        said = shell.ok("deposit", "2")
+    assert "depositWithPermit" in said
+    assert "approve" not in said
+    assert shell.net.client.payer(shell.address).balance == 2_000_000
+
+
+def test_a_permit_that_somebody_sent_before_is_no_obstacle(shell: Shell) -> None:
+    """The allowance is there, so the deposit needs no other."""
+    shell.ok("faucet", "5")
+    net, key = shell.net, load_key(shell.folder / "wallet.key", os.urandom)
+    deadline_s = net.client.block().time_ms // 1000 + 600
+    signature = key.sign(net.client.permit_digest(key.address, 3_000_000, deadline_s))
+    r, s, v = signature[:32], signature[32:64], signature[64]
+    data = (
+        load("TestToken")
+        .function("permit")
+        .encode(key.address, net.deployment.settlement, 3_000_000, deadline_s, v, r, s)
+    )
+    net.admin.send(Call("somebody's permit", net.deployment.token, data))
+    said = shell.ok("deposit", "3")
+    assert "depositWithPermit" not in said
+    assert "approve" not in said
+    assert net.client.payer(shell.address).balance == 3_000_000
+    assert net.client.allowance(shell.address) == 0
+
+
+def test_more_than_the_wallet_holds_is_refused_before_anything_is_sent(shell: Shell) -> None:
+    shell.ok("faucet", "5")
+    assert "does not hold that many" in shell.refused("deposit", "6")
+    assert shell.net.client.allowance(shell.address) == 0
 
 
 def test_the_faucet_refuses_where_money_is_real(shell: Shell) -> None:

@@ -15,6 +15,7 @@ from sqlmodel import select
 from gateway.access import Access, Holder
 from gateway.errors import ApiError
 from gateway.ledger import Conclusion, Ledger
+from gateway.seals import Seal
 from pinaivu.errors import Misconfigured
 from pinaivu.keys import BadSignature
 from pinaivu.store.database import Database, StorageFailed, open_database
@@ -43,7 +44,8 @@ from tests.unit.gateway_facts import (
     grant,
 )
 
-HOLDER = Holder("key-1", (PAYER.address,))
+SEAL = Seal.of("sk-pnv-1")
+HOLDER = Holder("key-1", (PAYER.address,), SEAL)
 
 
 class Clock:
@@ -152,7 +154,7 @@ async def test_key_opens_what_its_scopes_say_until_it_expires(
 async def test_key_for_some_models_opens_no_other(tmp_path: Path) -> None:
     async with access(tmp_path) as (found, database, _, _clock):
         add_grant(database, DOMAIN, grant(), NOW)
-        holder = Holder("key-1", (PAYER.address,), Policy(models=("other", "third")))
+        holder = Holder("key-1", (PAYER.address,), SEAL, Policy(models=("other", "third")))
         with pytest.raises(ApiError, match="other, third") as caught:
             await found.grants(holder, MODEL)
         assert (caught.value.status, caught.value.code) == (403, "model_not_allowed")
