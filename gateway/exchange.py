@@ -348,7 +348,8 @@ class Exchange:
         if outcome == Outcome.COMPLETE:
             self._say_what_differs(delivery.message)
         frame = delivery_frame(delivery, draft.job, draft.grant, self._legs)
-        units = self._units(frame)
+        charges = charges_of(evidence_of(frame, identity.domain), self._rules)
+        units = sum(charge.amount for charge in charges)  # until the receipt says so
         used = (self._demand.prompt_tokens + self._output_tokens, units)
         await self._durably(
             Conclusion(
@@ -389,11 +390,6 @@ class Exchange:
                     raise
             else:
                 return
-
-    def _units(self, frame: wire.Deliver) -> int:
-        """What it costs by our own evidence, until the receipt says so."""
-        evidence = evidence_of(frame, self._desk.identity.domain)
-        return sum(charge.amount for charge in charges_of(evidence, self._rules))
 
     def _say_what_differs(self, delivery: Delivery) -> None:
         completion = self._legs[-1].completion

@@ -29,6 +29,7 @@ it is not the node that shall be blamed for it.
 """
 
 _FIRST_S: Final = 0.02
+"""How long whoever writes gives way to the first part, once."""
 
 _PART_BYTES: Final = 64 << 10  # so that a slow client is seen to take something
 
@@ -83,10 +84,11 @@ class Outlet:
             raise ClientStalled(f"the client took too little for {STALL_S} s")
 
     async def begun(self) -> None:
-        """Wait until the client's task has been handed the first part, a moment at most."""
+        """Give way until the client's task has the first part in hand, a moment at most, once."""
         if not self._begun.is_set():
             with trio.move_on_after(_FIRST_S):
                 await self._begun.wait()
+            self._begun.set()
 
     async def parts(self) -> AsyncGenerator[bytes]:
         """What waits, each time the client can take some; ends after `close`."""

@@ -36,6 +36,28 @@ async def test_reader_that_waits_is_woken_by_each_event() -> None:
                 outlet.write(event)
 
 
+async def test_writer_gives_way_to_the_first_part_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Until it is taken; or a moment, where nobody takes it. Afterwards it never waits again."""
+    taken, left = Outlet(), Outlet()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(taken.begun)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        taken.write(b"1")
+        async with aclosing(taken.parts()) as parts:
+            await anext(parts)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 0
+    assert autojump_clock.current_time() == 0
+    await left.begun()
+    waited = autojump_clock.current_time()
+    assert 0 < waited < 0.1
+    await left.begun()
+    assert autojump_clock.current_time() == waited
+
+
 async def test_parts_end_between_events() -> None:
     """Another's comment may come between two parts, so none ends within an event."""
     outlet = Outlet()
