@@ -15,6 +15,7 @@ from typing import Any, Final
 import trio
 from msgspec.structs import replace
 
+from node.executor import ACK_TIMEOUT_S
 from pinaivu.books import Books
 from pinaivu.messages import Award, Completion, Delivery, Job, Part, Receipt, Segment
 from pinaivu.p2p import wire
@@ -29,6 +30,9 @@ TEXT: Final = " ".join(f"ship {number}" for number in range(60))
 
 MOST: Final = 1000
 WINDOW: Final = 32
+SOON: Final = 1.0
+"""Seconds after which a node gives up, where it is never to get what it waits for."""
+
 EVENT: Final = 5
 """Tokens that one word of `TEXT` has at most: by so much the last event may overshoot."""
 
@@ -57,11 +61,13 @@ class Deal:
 
     async def take_rest(self, acks: int = 0) -> None:
         """Frames up to the last, acknowledged as an honest gateway would from `acks` on."""
-        while isinstance(await self.take(), wire.Chunk):
+        while True:
             due = min(1 + self.got // WINDOW, self.talk.job.acks.length)
             if acks and due > acks:
                 acks = due
                 self.talk.ack(acks)
+            if not isinstance(await self.take(), wire.Chunk):
+                return
 
     @property
     def got(self) -> int:
@@ -111,7 +117,7 @@ def amount(segment: Segment) -> int:
 
 @asynccontextmanager
 async def dealing(
-    folder: Path, *, endless: bool = False, ack_timeout_s: float = 0.3
+    folder: Path, *, endless: bool = False, ack_timeout_s: float = ACK_TIMEOUT_S
 ) -> AsyncGenerator[Deal]:
     """A deal that has just been dispatched; `endless`: the engine goes silent after the text."""
     async with place(folder) as here:

@@ -22,7 +22,7 @@ from pinaivu.codes import Finish, Outcome, Reason, Status
 from pinaivu.commitments import AckChain, AckCounter
 from pinaivu.messages import Receipt, Segment
 from pinaivu.p2p import wire
-from tests.adversaries.exchange_stage import EVENT, MOST, TEXT, WINDOW, Deal, amount, dealing
+from tests.adversaries.exchange_stage import EVENT, MOST, SOON, TEXT, WINDOW, Deal, amount, dealing
 from tests.adversaries.stage import both_ways
 from tests.integration.gateway_support import Network, network
 from tests.integration.scripted_node import Script, Work, speaks
@@ -48,7 +48,7 @@ async def test_a_gateway_that_acknowledges_nothing(
     """The node loses its prefill and one frame. It claims nothing, and is paid nothing."""
     if not guarded:
         without_window(monkeypatch)
-    async with dealing(tmp_path) as deal:
+    async with dealing(tmp_path, ack_timeout_s=SOON) as deal:
         await deal.take_rest()
         assert len(deal.frames) == 2 or not guarded
         assert (deal.got <= WINDOW + EVENT) if guarded else (deal.got == WHOLE)
@@ -65,7 +65,7 @@ async def test_a_gateway_that_acknowledges_too_little(
     """It takes a window after the last preimage and says nothing has come: that window is lost."""
     if not guarded:
         without_window(monkeypatch)
-    async with dealing(tmp_path) as deal:
+    async with dealing(tmp_path, ack_timeout_s=SOON) as deal:
         await deal.take()
         deal.talk.ack(1)
         await deal.take_tokens(WINDOW)
@@ -207,7 +207,7 @@ def _believes(self: AckCounter, acks: int, preimage: bytes) -> None:
 
 async def test_a_gateway_that_vanishes_in_mid_stream(tmp_path: Path) -> None:
     """The engine is dropped, the log gets the completion; what was proven is paid."""
-    async with dealing(tmp_path, endless=True, ack_timeout_s=20) as deal:
+    async with dealing(tmp_path, endless=True) as deal:
         await deal.take()
         deal.talk.ack(1)
         await deal.take_tokens(WINDOW)
