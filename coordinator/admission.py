@@ -81,13 +81,13 @@ class Desk(Struct, frozen=True):
         return needed
 
     def _signatures(self, job: Signed[Job], grant: Signed[Grant], gateway: bytes) -> None:
-        if job.message.gateway != gateway:
-            raise JobRefused("foreign_job", "the job names another gateway than who submits it")
         try:
             job.require(self.domain, gateway)
             digest = _grant_digest(self.domain, grant)
         except BadSignature as error:
             raise JobRefused("bad_signature", str(error)) from error
+        if job.message.gateway != gateway:
+            raise JobRefused("foreign_job", "the job names another gateway than who submits it")
         if digest != job.message.grant_digest:
             raise JobRefused("wrong_grant", "the job names another grant")
 
