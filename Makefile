@@ -4,7 +4,8 @@ PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help deploy setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
         clean-demo lock format fuzz coverage slither prove bench-gas bench-auction bench-reputation \
-        bench-auction-economics bench-gateway bench-peers bench-transcripts
+        bench-auction-economics bench-gateway bench-peers bench-transcripts test-on-one-network \
+        test-on-their-own
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,14 +32,20 @@ test-contracts: setup  ## Solidity tests, lint, third-party vectors, committed A
 	tools/npm run -s vectors
 	tools/npm run -s test
 
-# Whole networks of processes run in two groups side by side (tests/conftest.py), everything else on
-# every core, the slow files first.
-NETWORKS = tests/e2e tests/docs tests/conformance
+# Tests on whole networks of processes, in two groups that share nothing and run side by side.
+ON_ONE_NETWORK = tests/e2e --ignore=tests/e2e/test_operations.py
+ON_THEIR_OWN = tests/docs tests/conformance tests/e2e/test_operations.py
 
 test: lint types test-contracts  ## every test and check
 	$(PY) -m pytest -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder \
-	  $(NETWORKS:%=--ignore=%)
-	$(PY) -m pytest -n 2 --dist=loadgroup $(NETWORKS)
+	  --ignore=tests/e2e --ignore=tests/docs --ignore=tests/conformance
+	$(MAKE) -j2 --output-sync=line test-on-one-network test-on-their-own
+
+test-on-one-network: setup
+	$(PY) -m pytest $(ON_ONE_NETWORK)
+
+test-on-their-own: setup
+	$(PY) -m pytest $(ON_THEIR_OWN)
 
 demo: setup  ## the whole network, and a first request; ONCE=1 ends after it
 	@.venv/bin/pinaivu up --network .demo $(if $(ONCE),--once)

@@ -7,7 +7,6 @@ proxy or network namespaces fails where it would be skipped, and so does a modul
 
 import os
 from collections.abc import Generator
-from pathlib import Path
 from typing import Final
 
 import hypothesis
@@ -21,27 +20,7 @@ WITHOUT: Final = "PINAIVU_WITHOUT"
 hypothesis.settings.register_profile("default", deadline=None)  # no test is about time
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile("default")
-_SIDE_BY_SIDE: Final = {
-    "e2e/test_operations.py": "others",
-    "e2e": "shared network",
-    "docs": "others",
-    "conformance": "others",
-}
 _NEEDED: Final = ("chain", "database", "browser", "netns", "proxy", "engine", "e2e")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on whole networks in two groups: side by side where `--dist=loadgroup` runs them.
-
-    First, since the plugin reads the marks in the same hook.
-    """
-    for item in items:
-        path = item.path.relative_to(Path(__file__).parent).as_posix()
-        for part, group in _SIDE_BY_SIDE.items():
-            if path.startswith(part):
-                item.add_marker(pytest.mark.xdist_group(group))
-                break
 
 
 @pytest.hookimpl(wrapper=True)
