@@ -206,7 +206,8 @@ def test_a_private_gateway_refuses_to_be_reached_from_outside(stage: Stage, tmp_
 @contextmanager
 def private_gateway(stage: Stage, key: Path, state: Path) -> Iterator[tuple[str, str]]:
     """`pinaivu gateway --local` while the block runs: the base URL and the key it prints."""
-    command = [sys.executable, "-m", "pinaivu", "gateway", "--local"]
+    # A test run started with `&` ignores SIGINT, which programs then inherit.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "pinaivu", "gateway", "--local"]
     command += ["--network", str(stage.network.folder.root)]
     command += ["--key", str(key), "--state", str(state)]
     said = state.parent / "said.txt"
