@@ -4,8 +4,8 @@ PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help deploy setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
         clean-demo lock format fuzz coverage slither prove bench-gas bench-auction bench-reputation \
-        bench-auction-economics bench-gateway bench-peers bench-transcripts test-on-one-network \
-        test-on-their-own
+        bench-auction-economics bench-gateway bench-peers bench-transcripts test-networks-1 \
+        test-networks-2
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,20 +32,21 @@ test-contracts: setup  ## Solidity tests, lint, third-party vectors, committed A
 	tools/npm run -s vectors
 	tools/npm run -s test
 
-# Tests on whole networks of processes, in two groups that share nothing and run side by side.
-ON_ONE_NETWORK = tests/e2e --ignore=tests/e2e/test_operations.py
-ON_THEIR_OWN = tests/docs tests/conformance tests/e2e/test_operations.py
+# Tests on whole networks of processes: two halves that take about as long, side by side.
+HALF = tests/e2e/test_operations.py tests/e2e/test_payers.py tests/e2e/test_explorer_browser.py
+NETWORKS_1 = tests/e2e $(HALF:%=--ignore=%)
+NETWORKS_2 = $(HALF) tests/docs tests/conformance
 
 test: lint types test-contracts  ## every test and check
 	$(PY) -m pytest -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder \
 	  --ignore=tests/e2e --ignore=tests/docs --ignore=tests/conformance
-	$(MAKE) -j2 --output-sync=line test-on-one-network test-on-their-own
+	$(MAKE) -j2 --output-sync=line test-networks-1 test-networks-2
 
-test-on-one-network: setup
-	$(PY) -m pytest $(ON_ONE_NETWORK)
+test-networks-1: setup
+	$(PY) -m pytest $(NETWORKS_1)
 
-test-on-their-own: setup
-	$(PY) -m pytest $(ON_THEIR_OWN)
+test-networks-2: setup
+	$(PY) -m pytest $(NETWORKS_2)
 
 demo: setup  ## the whole network, and a first request; ONCE=1 ends after it
 	@.venv/bin/pinaivu up --network .demo $(if $(ONCE),--once)
