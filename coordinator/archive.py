@@ -21,14 +21,14 @@ import msgspec
 from sqlmodel import Session, col, func, select
 
 from coordinator.field import Slot
-from pinaivu.auction.replay import MOST_ROWS_INSIDE, rows_document
-from pinaivu.auction.transcript import Header, Row
+from pinaivu.auction.replay import MOST_ROWS_INSIDE, rows_document, transcript_document
+from pinaivu.auction.transcript import CallEntry, Header, Row
 from pinaivu.encoding import from_hex
 from pinaivu.messages import Bid, Offer
 from pinaivu.store.coordinator import BookRow, TranscriptRow
 from pinaivu.store.database import Database
 from pinaivu.store.rows import insert
-from pinaivu.typed_data import signed_from_bytes
+from pinaivu.typed_data import Signed, signed_from_bytes, signed_from_json
 
 Json = dict[str, Any]
 Filed = tuple[int, bytes, bytes]
@@ -170,11 +170,21 @@ class Books:
 
 def written_out(document: str) -> Json:
     """A stored transcript's header and calls in the JSON form of a transcript."""
-    written: Json = msgspec.json.decode(document)
-    for call in written["calls"]:
-        if isinstance(call.get("bid"), str):  # else as versions before 0.2 wrote it
-            call["bid"] = signed_from_bytes(Bid, from_hex(call["bid"])).to_json()
-    return written
+    stored: Json = msgspec.json.decode(document)
+    calls = [
+        (CallEntry.from_bytes(from_hex(call["entry"])), _bid(call.get("bid")))
+        for call in stored["calls"]
+    ]
+    return transcript_document(Header.from_bytes(from_hex(stored["header"])), calls)
+
+
+def _bid(stored: object) -> Signed[Bid] | None:
+    """A call's bid as it travelled, or as versions before 0.2 wrote it."""
+    if stored is None:
+        return None
+    if isinstance(stored, str):
+        return signed_from_bytes(Bid, from_hex(stored))
+    return signed_from_json(Bid, stored)
 
 
 def published_transcript(session: Session, stored: TranscriptRow) -> Json:
