@@ -1,18 +1,27 @@
 """What commands fetch from public servers: bundles, books, and the receipts of a log."""
 
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
 from uuid import UUID
 
 import click
 import httpx
 
 from pinaivu.bundles import unpack
+from pinaivu.cli.place import open_folder
 from pinaivu.encoding import parse_json, to_hex
-from pinaivu.errors import Misconfigured, TransportFailure
+from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportFailure
+from pinaivu.local.ports import keep_ports
 from pinaivu.merkle.tiles import tiles_at
 from pinaivu.verify.contents import read_contents
+from pinaivu.verify.findings import Lacks
 from pinaivu.verify.rerun import book_beside
+
+REFUTED: Final = 1
+INCOMPLETE: Final = 2
+"""Exit codes of commands that go through evidence."""
 
 
 def fetch(url: str, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -57,3 +66,21 @@ def leaf_lines(log: str, size: int) -> Iterator[bytes]:
     """The log's first leaves with their signatures, a JSON line each, in order."""
     for tile in tiles_at("receipts", size):
         yield from fetch(f"{log}/{tile.path}").content.splitlines()
+
+
+def log_of(network: Path) -> str:
+    """The public server of a local network's log."""
+    return f"http://127.0.0.1:{keep_ports(open_folder(network).ports).coordinator_http}"
+
+
+@contextmanager
+def judged() -> Iterator[None]:
+    """Say why evidence can't be gone through; end with 1 where it's refuted, 2 where it lacks."""
+    try:
+        yield
+    except (InvalidEncoding, PeerFault) as error:
+        click.echo(f"refuted: {error}", err=True)
+        raise click.exceptions.Exit(REFUTED) from error
+    except Lacks as error:
+        click.echo(f"incomplete: {error}", err=True)
+        raise click.exceptions.Exit(INCOMPLETE) from error

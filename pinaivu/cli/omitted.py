@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from msgspec import Struct
@@ -12,12 +12,18 @@ from pinaivu.auction.omitted import left_out, related, require_withdrawal
 from pinaivu.auction.replay import Replay, TranscriptFault
 from pinaivu.bundles import unpack
 from pinaivu.chain.deployment import Deployment
-from pinaivu.cli.fetched import book, public_bundle, request_id_of, root_beside
+from pinaivu.cli.fetched import (
+    REFUTED,
+    book,
+    judged,
+    log_of,
+    public_bundle,
+    request_id_of,
+    root_beside,
+)
 from pinaivu.cli.place import network_options, open_folder
 from pinaivu.encoding import parse_json, to_hex
-from pinaivu.errors import InvalidEncoding, PeerFault
 from pinaivu.keys import BadSignature, checksum
-from pinaivu.local.ports import keep_ports
 from pinaivu.messages import Offer
 from pinaivu.typed_data import Domain, Signed, signed_from_json
 from pinaivu.verify.contents import Contents, read_contents
@@ -25,8 +31,6 @@ from pinaivu.verify.findings import Lacks
 from pinaivu.verify.rerun import rerun
 
 Json = dict[str, Any]
-_MISSING: Final = 1
-_INCOMPLETE: Final = 2
 _file = click.Path(dir_okay=False, exists=True, path_type=Path)
 
 
@@ -123,26 +127,16 @@ def command(
 
     def replayed(target: str) -> tuple[Contents, Replay]:
         is_file = Path(target).exists()
-        log = "" if is_file and not log_url else (log_url or _log_of(network)).rstrip("/")
+        log = "" if is_file and not log_url else (log_url or log_of(network)).rstrip("/")
         raw = Path(target).read_bytes() if is_file else public_bundle(log, request_id_of(target))
         return _replayed(raw, domain, log, books)
 
-    try:
+    with judged():
         words = [signed_from_json(Offer, parse_json(f.read_bytes())) for f in withdrawal_files]
         compared = _compare(replayed(earlier), replayed(later), words, domain)
-    except (InvalidEncoding, PeerFault) as error:
-        click.echo(f"refuted: {error}", err=True)
-        raise click.exceptions.Exit(_MISSING) from error
-    except Lacks as error:
-        click.echo(f"incomplete: {error}", err=True)
-        raise click.exceptions.Exit(_INCOMPLETE) from error
     shown = json.dumps(compared.to_json(), indent=2) if as_json else compared.to_text()
     click.echo(shown, nl=as_json)
-    raise click.exceptions.Exit(0 if compared.whole else _MISSING)
-
-
-def _log_of(network: Path) -> str:
-    return f"http://127.0.0.1:{keep_ports(open_folder(network).ports).coordinator_http}"
+    raise click.exceptions.Exit(0 if compared.whole else REFUTED)
 
 
 def _replayed(

@@ -13,12 +13,21 @@ from msgspec import Struct
 from pinaivu.bundles import unpack
 from pinaivu.chain.deployment import Deployment
 from pinaivu.checkpoints import parse_note
-from pinaivu.cli.fetched import book, fetch, leaf_lines, public_bundle, request_id_of, root_beside
+from pinaivu.cli.fetched import (
+    REFUTED,
+    book,
+    fetch,
+    judged,
+    leaf_lines,
+    log_of,
+    public_bundle,
+    request_id_of,
+    root_beside,
+)
 from pinaivu.cli.place import network_options, open_folder
 from pinaivu.encoding import parse_json, to_hex
-from pinaivu.errors import InvalidEncoding, PeerFault
+from pinaivu.errors import InvalidEncoding
 from pinaivu.keys import checksum
-from pinaivu.local.ports import keep_ports
 from pinaivu.merkle.hashing import root_of
 from pinaivu.merkle.tiles import tiles_at
 from pinaivu.messages import Checkpoint, EpochStart, Lost, Receipt
@@ -35,8 +44,6 @@ _LEAVES: Final[dict[str, type[Message]]] = {
     "EpochStart": EpochStart,
     "Lost": Lost,
 }
-_DIFFERENT: Final = 1
-_INCOMPLETE: Final = 2
 _file = click.Path(dir_okay=False, exists=True, path_type=Path)
 
 
@@ -129,27 +136,17 @@ def command(
     or they are not the log's, 2 something is missing, 3 wrong usage.
     """
     domain = Deployment.load(deployment or open_folder(network).deployment).domain
-    log = (log_url or _log_of(network) if _asks(target, receipt_files, log_url) else "").rstrip("/")
-    try:
+    log = (log_url or log_of(network) if _asks(target, receipt_files, log_url) else "").rstrip("/")
+    with judged():
         replayed = _replayed(_bundle(target, log), domain, log, receipt_files, book_file)
-    except (InvalidEncoding, PeerFault) as error:
-        click.echo(f"refuted: {error}", err=True)
-        raise click.exceptions.Exit(_DIFFERENT) from error
-    except Lacks as error:
-        click.echo(f"incomplete: {error}", err=True)
-        raise click.exceptions.Exit(_INCOMPLETE) from error
     shown = json.dumps(replayed.to_json(), indent=2) if as_json else replayed.to_text()
     click.echo(shown, nl=as_json)
-    raise click.exceptions.Exit(0 if replayed.agrees else _DIFFERENT)
+    raise click.exceptions.Exit(0 if replayed.agrees else REFUTED)
 
 
 def _asks(target: str | None, receipt_files: Sequence[Path], log_url: str | None) -> bool:
     """Whether a log is needed: not where bundle and receipts are files."""
     return bool(log_url) or not receipt_files or not (target and Path(target).exists())
-
-
-def _log_of(network: Path) -> str:
-    return f"http://127.0.0.1:{keep_ports(open_folder(network).ports).coordinator_http}"
 
 
 def _bundle(target: str | None, log: str) -> bytes:
