@@ -95,12 +95,12 @@ def measure(size: int, folder: str) -> dict[str, float]:
     archive, slots, root = Archive(), [slot(number) for number in range(size)], _ZERO
 
     def file() -> None:
-        with database.begin() as session:
-            archive.file(session, "m", root, slots)
+        with database.begin_rows() as rows:
+            archive.file(rows, "m", root, slots)
 
     def commit() -> None:
-        with database.begin() as session:
-            session.add(BookRow(position=-1, base=-1, root=_ZERO, changes=b""))
+        with database.begin_rows() as rows:
+            rows.insert(BookRow, position=-1, base=-1, root=_ZERO, changes=b"")
 
     figures = {"commit_ms": timed_ms(commit)}
     figures["loop_ms"] = median(timed_ms(lambda: transcript_values(held())) for _ in range(9))

@@ -27,7 +27,7 @@ from pinaivu.encoding import from_hex
 from pinaivu.messages import Bid, Offer
 from pinaivu.store.coordinator import BookRow, TranscriptRow
 from pinaivu.store.database import Database
-from pinaivu.store.rows import insert
+from pinaivu.store.rows import Rows
 from pinaivu.typed_data import Signed, signed_from_bytes, signed_from_json
 
 Json = dict[str, Any]
@@ -35,6 +35,7 @@ Filed = tuple[int, bytes, bytes]
 """(slot, 109-byte row, `Signed[Offer].to_bytes()`); within a change an empty row empties the slot
 and an empty offer is the slot's offer as it was."""
 
+_NEWEST: Final = select(func.max(BookRow.position))
 _MOST_LATEST: Final = 4
 _FEWEST: Final = 64
 """So many changes are read at once whatever the book's size: small books are rarely whole."""
@@ -69,12 +70,12 @@ class Archive:
         self._series: dict[str, _Series] = {}
         self._next: int | None = None
 
-    def file(self, session: Session, model: str, root: bytes, slots: Book) -> None:
+    def file(self, rows: Rows, model: str, root: bytes, slots: Book) -> None:
         """Write a model's book unless it is the one written last."""
         series = self._series.get(model)
         if series is not None and series.root == root:
             return
-        position = self._position(session)
+        position = self._position(rows)
         series = series or _Series(position, root, (), {}, 0)
         changes = list(_changes(series.slots, slots))
         _apply(series.filed, changes)
@@ -83,14 +84,14 @@ class Archive:
             series.base, series.written = position, 0
             changes = list(series.filed.values())
         raw = msgspec.msgpack.encode(changes)
-        insert(session, BookRow, position=position, base=series.base, root=root, changes=raw)
+        rows.insert(BookRow, position=position, base=series.base, root=root, changes=raw)
         self._next = position + 1
         series.root, series.slots = root, slots
         self._series[model] = series
 
-    def _position(self, session: Session) -> int:
+    def _position(self, rows: Rows) -> int:
         if self._next is None:
-            newest = session.exec(select(func.max(BookRow.position))).one()
+            ((newest,),) = rows.run(_NEWEST)
             self._next = 0 if newest is None else newest + 1
         return self._next
 

@@ -11,7 +11,6 @@ from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlmodel import Session
 
 from coordinator.admission import Desk, Money
 from coordinator.archive import Archive
@@ -39,7 +38,7 @@ from pinaivu.messages import Award, Grant, Job, Receipt
 from pinaivu.p2p import wire
 from pinaivu.receipts import Held, PassedOver
 from pinaivu.store.coordinator import AwardRow, JobRow, TranscriptRow
-from pinaivu.store.rows import RowExists, change, insert
+from pinaivu.store.rows import RowExists, Rows
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, digest, signed_from_bytes
 
@@ -244,18 +243,18 @@ class AuctionDesk:
         job, transcript = job_values(open_job), transcript_values(held)
         model, root = open_job.job.message.model, held.header.book_root
 
-        def write(session: Session) -> None:
+        def write(rows: Rows) -> None:
             try:
-                insert(session, JobRow, **job)
+                rows.insert(JobRow, **job)
             except RowExists as error:  # before anything is filed, which is never undone
                 raise JobRefused("job_id_used", "a job of this id was submitted before") from error
-            self._archive.file(session, model, root, held.slots)
-            insert(session, TranscriptRow, **transcript)
+            self._archive.file(rows, model, root, held.slots)
+            rows.insert(TranscriptRow, **transcript)
             if awarded:
-                insert(session, AwardRow, **award_values(open_job, awarded))
+                rows.insert(AwardRow, **award_values(open_job, awarded))
 
         try:
-            await self._writer.write(write)
+            await self._writer.write_rows(write)
         except JobRefused:
             self._docket.close(open_job)
             raise
@@ -285,12 +284,12 @@ class AuctionDesk:
         key, passed = open_job.key, passed_over(open_job)
         award = award_values(open_job, awarded) if awarded else None
 
-        def write(session: Session) -> None:
-            change(session, JobRow, key, passed_over=passed)
+        def write(rows: Rows) -> None:
+            rows.change(JobRow, key, passed_over=passed)
             if award:
-                insert(session, AwardRow, **award)
+                rows.insert(AwardRow, **award)
 
-        await self._writer.write(write)
+        await self._writer.write_rows(write)
         if awarded is None:
             raise JobRefused("no_node_left", "no further node", Reason.NO_NODE_LEFT)
         return self._answer(awarded)

@@ -19,7 +19,6 @@ from pinaivu.errors import InvalidEncoding, PeerFault
 from pinaivu.keys import BadSignature
 from pinaivu.messages import Completion, Delivery, Failure, Part
 from pinaivu.store.coordinator import EvidenceRow
-from pinaivu.store.rows import add_once
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Domain, Message, Signed
 
@@ -92,11 +91,13 @@ class Evidence:
 
     async def _keep(self, about: bytes, signed: Signed[M]) -> None:
         """Store it, unless it is there already; durable when this returns."""
-        kind = type(signed.message).__name__
-        row = EvidenceRow(
-            kind=kind, about=about, signed=signed.to_bytes(), arrived_ms=self._now_ms()
-        )
-        await self._writer.write(lambda session: add_once(session, row))
+        row = {
+            "kind": type(signed.message).__name__,
+            "about": about,
+            "signed": signed.to_bytes(),
+            "arrived_ms": self._now_ms(),
+        }
+        await self._writer.write_rows(lambda rows: rows.add_once(EvidenceRow, **row))
 
     def _award(self, digest: bytes) -> tuple[OpenJob, Awarded]:
         found = self._docket.find_award(digest)

@@ -22,7 +22,7 @@ from pinaivu.manifest import Parameters
 from pinaivu.messages import Checkpoint, EpochStart
 from pinaivu.receipts import Origin, compose
 from pinaivu.store.coordinator import CheckpointRow, JobRow, LeafRow
-from pinaivu.store.rows import change, insert
+from pinaivu.store.rows import Rows
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed
 
@@ -72,7 +72,7 @@ class Sequencer:
         signed = Signed.by(self._key, self._log.domain, start)
         leaf = Leaf(signed, signed.digest(self._log.domain), start.time_ms)
         row = _leaf_values(self._log.size, "EpochStart", leaf, None)
-        await self._writer.write(lambda session: insert(session, LeafRow, **row))
+        await self._writer.write_rows(lambda rows: rows.insert(LeafRow, **row))
         self._log.commit(leaf)
 
     def close(self, job: OpenJob) -> None:
@@ -105,18 +105,18 @@ class Sequencer:
     async def _receipt(self, jobs: list[OpenJob]) -> None:
         leaves = [self._compose(job) for job in jobs]
         start = self._log.size
-        rows = [
+        values = [
             _leaf_values(start + offset, "Receipt", leaf, job)
             for offset, (job, leaf) in enumerate(zip(jobs, leaves, strict=True))
         ]
 
-        def write(session: Session) -> None:
-            for row in rows:
-                insert(session, LeafRow, **row)
+        def write(rows: Rows) -> None:
+            for row in values:
+                rows.insert(LeafRow, **row)
             for job in jobs:
-                change(session, JobRow, job.key, closed=True)
+                rows.change(JobRow, job.key, closed=True)
 
-        await self._writer.write(write)
+        await self._writer.write_rows(write)
         for job, leaf in zip(jobs, leaves, strict=True):
             index = self._log.commit(leaf, posted=True)
             assert leaf.receipt

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import func, update
 from sqlmodel import Session, col, select
 
 from pinaivu.messages import Grant, Receipt
@@ -33,7 +33,7 @@ from pinaivu.store.gateway import (
     RequestRow,
     ReservationRow,
 )
-from pinaivu.store.rows import add_once, change
+from pinaivu.store.rows import Rows
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, signed_from_bytes
 
@@ -153,48 +153,48 @@ class Ledger:
     # A request's life
 
     async def open(
-        self, row: RequestRow, bind: Callable[[Session, bytes], None] | None = None
+        self, row: RequestRow, bind: Callable[[Rows, bytes], None] | None = None
     ) -> None:
         """A job has been signed; `bind` ties to it, at once, what was set aside for it."""
+        values = row.model_dump()
 
-        def write(session: Session) -> None:
+        def write(rows: Rows) -> None:
             if bind is not None:
-                bind(session, row.job_id)
-            add_once(session, row)
+                bind(rows, row.job_id)
+            rows.add_once(RequestRow, **values)
 
-        await self._writer.write(write)
+        await self._writer.write_rows(write)
 
     async def award(self, row: AttemptRow) -> None:
         """An award has been accepted."""
-        await self._writer.write(lambda session: add_once(session, row))
+        values = row.model_dump()
+        await self._writer.write_rows(lambda rows: rows.add_once(AttemptRow, **values))
 
     async def raise_ceiling(self, award_digest: bytes, acks: int) -> None:
         """Acknowledgements up to `acks` may be released from now on."""
-        await self._writer.write(
-            lambda session: _require_one(
-                change(session, AttemptRow, award_digest, acks_ceiling=acks)
-            )
+        await self._writer.write_rows(
+            lambda rows: _require_one(rows.change(AttemptRow, award_digest, acks_ceiling=acks))
         )
 
     async def fail(self, row: AttemptRow, failure: bytes) -> None:
         """A failure has been signed; it is reported next. The first one stands."""
+        values = row.model_dump()
 
-        def write(session: Session) -> None:
-            add_once(session, row)
-            found = session.get_one(AttemptRow, row.award_digest)
-            found.failure = found.failure or failure
+        def write(rows: Rows) -> None:
+            rows.add_once(AttemptRow, **values)
+            if rows.find(AttemptRow, row.award_digest, "failure") == (None,):
+                rows.change(AttemptRow, row.award_digest, failure=failure)
 
-        await self._writer.write(write)
+        await self._writer.write_rows(write)
 
     async def conclude(self, end: Conclusion) -> None:
         """A delivery has been signed; the first one stands."""
-        row = OutboxRow(job_id=end.job_id, frame=end.frame, queued_ms=end.now_ms)
+        row = {"job_id": end.job_id, "frame": end.frame, "queued_ms": end.now_ms}
 
-        def write(session: Session) -> list[_Differed]:
-            if _state(session, end.job_id) != OPEN:
+        def write(rows: Rows) -> list[_Differed]:
+            if _state(rows, end.job_id) != OPEN:
                 return []
-            change(
-                session,
+            rows.change(
                 RequestRow,
                 end.job_id,
                 state=DELIVERED,
@@ -202,12 +202,12 @@ class Ledger:
                 units=min(end.units, _MOST_UNITS),
                 response=end.response,
             )
-            add_once(session, row)
+            rows.add_once(OutboxRow, **row)
             for digest, completion in end.completions.items():
-                _require_one(change(session, AttemptRow, digest, completion=completion))
-            return _added(session, end.differences)
+                _require_one(rows.change(AttemptRow, digest, completion=completion))
+            return _added(rows, end.differences)
 
-        self._tell(await self._writer.write(write))
+        self._tell(await self._writer.write_rows(write))
 
     async def amend(self, job_id: bytes, refused: bytes, frame: bytes) -> None:
         """Another delivery is sent in the place of one that was refused; doing it twice is once."""
@@ -221,12 +221,11 @@ class Ledger:
     async def mark(self, job_id: bytes, state: str) -> None:
         """A request came to nothing (`UNSERVED`, `REFUSED`): it is charged nothing."""
 
-        def write(session: Session) -> None:
-            request = session.get_one(RequestRow, job_id)
-            if request.state in (OPEN, UNSERVED):
-                request.state, request.prompt_tokens = state, 0
+        def write(rows: Rows) -> None:
+            if _state(rows, job_id) in (OPEN, UNSERVED):
+                rows.change(RequestRow, job_id, state=state, prompt_tokens=0)
 
-        await self._writer.write(write)
+        await self._writer.write_rows(write)
 
     async def receipt(
         self,
@@ -236,12 +235,12 @@ class Ledger:
         differences: Sequence[CountDifferenceRow] = (),
     ) -> None:
         """The receipt has come: it replaces the gateway's own figures and ends the sending."""
+        values = row.model_dump()
 
-        def write(session: Session) -> list[_Differed]:
-            add_once(session, row)
+        def write(rows: Rows) -> list[_Differed]:
+            rows.add_once(ReceiptRow, **values)
             prompt, output = tokens
-            done = change(
-                session,
+            done = rows.change(
                 RequestRow,
                 row.job_id,
                 state=RECEIPTED,
@@ -250,11 +249,10 @@ class Ledger:
                 units=min(units, _MOST_UNITS),
             )
             _require_one(done)
-            sent = delete(OutboxRow).where(col(OutboxRow.job_id) == row.job_id)
-            session.connection().execute(sent)
-            return _added(session, differences)
+            rows.remove(OutboxRow, row.job_id)
+            return _added(rows, differences)
 
-        self._tell(await self._writer.write(write))
+        self._tell(await self._writer.write_rows(write))
 
     def _tell(self, stored: list[_Differed]) -> None:
         for model, row in stored:
@@ -331,20 +329,25 @@ class Ledger:
             self._untidy = not await self._writer.forget_deleted()
 
 
-def _added(session: Session, rows: Sequence[CountDifferenceRow]) -> list[_Differed]:
-    """Store rows; those that were not there yet, each with its request's model."""
-    model = select(RequestRow.model)
+def _added(rows: Rows, found: Sequence[CountDifferenceRow]) -> list[_Differed]:
+    """Store differences; those that were not there yet, each with its request's model."""
     return [
-        (session.exec(model.where(RequestRow.job_id == row.job_id)).one(), row)
-        for row in rows
-        if add_once(session, row)
+        (_column(rows, row.job_id, "model"), row)
+        for row in found
+        if rows.add_once(CountDifferenceRow, **row.model_dump())
     ]
 
 
-def _state(session: Session, job_id: bytes) -> str:
+def _state(rows: Rows, job_id: bytes) -> str:
     """A request's state; every request that is concluded has been opened."""
-    query = select(RequestRow.state).where(RequestRow.job_id == job_id)
-    return session.exec(query).one()
+    return _column(rows, job_id, "state")
+
+
+def _column(rows: Rows, job_id: bytes, name: str) -> str:
+    found = rows.find(RequestRow, job_id, name)
+    if found is None:
+        raise LookupError(f"no request {job_id.hex()}")
+    return str(found[0])
 
 
 def _require_one(rows: int) -> None:

@@ -24,6 +24,7 @@ from pinaivu.store.database import StorageFailed
 from pinaivu.store.gateway_claims import Claim
 from pinaivu.store.gateway_meters import Limited, Meter, Wanted
 from pinaivu.store.gateway_policy import Policy
+from pinaivu.store.rows import Rows
 from pinaivu.store.writer import Writer
 
 LEASE_MS: Final = 15_000
@@ -49,15 +50,15 @@ class Reservation:
     claim: Claim | None = None
     settled: bool = field(default=False, init=False)
 
-    def bind(self, session: Session, job_id: bytes) -> None:
+    def bind(self, rows: Rows, job_id: bytes) -> None:
         """The request's job is about to be stored, in this transaction.
 
         Raises `StorageFailed` where the process stood still for so long that another one has
         given the reservation back, or has taken over the claim.
         """
-        held = (
-            self.reservation_id is None or meters.bind(session, self.reservation_id, job_id)
-        ) and (self.claim is None or claims.bind(session, self.claim, job_id))
+        held = (self.reservation_id is None or meters.bind(rows, self.reservation_id, job_id)) and (
+            self.claim is None or claims.bind(rows, self.claim, job_id)
+        )
         if not held:
             raise StorageFailed("this process was taken for ended while it stood still")
 

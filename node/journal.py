@@ -10,8 +10,9 @@ fails they raise `StorageFailed` and may or may not have happened: the caller tr
 used and sends no completion that it has not got back from here.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import select
 from sqlmodel import Session, col
@@ -19,7 +20,7 @@ from sqlmodel import Session, col
 from node.errors import AwardUsed
 from pinaivu.messages import Award, Completion, Receipt
 from pinaivu.store.node import CompletionRow, EarningRow, ReceiptRow, UsedAwardRow
-from pinaivu.store.rows import add_once
+from pinaivu.store.rows import Rows
 from pinaivu.store.writer import Writer
 from pinaivu.typed_data import Signed, signed_from_bytes
 
@@ -59,12 +60,12 @@ class Journal:
     async def use(self, digest: bytes, log_id: bytes, award: bytes, now_ms: int) -> None:
         """Take an award for work; `AwardUsed` if any process of this node did so before."""
 
-        def insert(session: Session) -> None:
-            row = UsedAwardRow(digest=digest, log_id=log_id, award=award, used_ms=now_ms)
-            if not add_once(session, row):
+        def insert(rows: Rows) -> None:
+            row = {"digest": digest, "log_id": log_id, "award": award, "used_ms": now_ms}
+            if not rows.add_once(UsedAwardRow, **row):
                 raise AwardUsed(digest)
 
-        await self._writer.write(insert)
+        await self._writer.write_rows(insert)
 
     async def used_since(self, ms: int) -> list[Signed[Award]]:
         """The awards taken for work since then."""
@@ -76,17 +77,16 @@ class Journal:
         self, completion: Signed[Completion], log_id: bytes, now_ms: int
     ) -> Signed[Completion]:
         """Keep an award's completion, unless it has one; the completion that stands."""
-        digest = completion.message.award_digest
-        row = CompletionRow(
-            award_digest=digest, log_id=log_id, signed=completion.to_bytes(), signed_ms=now_ms
-        )
+        digest, raw = completion.message.award_digest, completion.to_bytes()
+        row = {"award_digest": digest, "log_id": log_id, "signed": raw, "signed_ms": now_ms}
 
-        def insert(session: Session) -> bytes:
-            if add_once(session, row):
-                return row.signed
-            return session.get_one(CompletionRow, digest).signed
+        def insert(rows: Rows) -> bytes:
+            if rows.add_once(CompletionRow, **row):
+                return raw
+            return bytes(_completion(rows, digest, "signed")[0])
 
-        return signed_from_bytes(Completion, await self._writer.write(insert))
+        standing = await self._writer.write_rows(insert)
+        return completion if standing == raw else signed_from_bytes(Completion, standing)
 
     async def owed(self, log_id: bytes) -> list[Owed]:
         """Completions that a log's coordinator has not taken, oldest first."""
@@ -104,46 +104,48 @@ class Journal:
     async def taken(self, award_digest: bytes) -> None:
         """The coordinator has the completion."""
 
-        def mark(session: Session) -> None:
-            _completion(session, award_digest).state = "taken"
+        def mark(rows: Rows) -> None:
+            if not rows.change(CompletionRow, award_digest, state="taken"):
+                raise _unknown(award_digest)
 
-        await self._writer.write(mark)
+        await self._writer.write_rows(mark)
 
     async def refused(self, award_digest: bytes) -> bool:
         """The coordinator refused the completion; whether it will be offered again."""
 
-        def mark(session: Session) -> bool:
-            row = _completion(session, award_digest)
-            row.refusals += 1
-            if row.refusals >= MOST_REFUSALS:
-                row.state = "given_up"
-            return row.state == "waiting"
+        def mark(rows: Rows) -> bool:
+            refusals, state = _completion(rows, award_digest, "refusals", "state")
+            state = "given_up" if refusals + 1 >= MOST_REFUSALS else state
+            rows.change(CompletionRow, award_digest, refusals=refusals + 1, state=state)
+            return bool(state == "waiting")
 
-        return await self._writer.write(mark)
+        return await self._writer.write_rows(mark)
 
     async def keep_receipt(
         self, receipt: Signed[Receipt], digest: bytes, node: bytes, position: int, now_ms: int
     ) -> None:
         """Keep a receipt and what it grants `node`; again is no change."""
         message = receipt.message
-        row = ReceiptRow(
-            digest=digest,
-            log_id=message.log_id,
-            gateway=message.gateway,
-            job_id=message.job_id,
-            position=position,
-            signed=receipt.to_bytes(),
-            kept_ms=now_ms,
-        )
+        row = {
+            "digest": digest,
+            "log_id": message.log_id,
+            "gateway": message.gateway,
+            "job_id": message.job_id,
+            "position": position,
+            "signed": receipt.to_bytes(),
+            "kept_ms": now_ms,
+        }
 
-        def insert(session: Session) -> None:
-            if session.get(ReceiptRow, digest) is not None:
+        def insert(rows: Rows) -> None:
+            if not rows.add_once(ReceiptRow, **row):
                 return
-            session.add(row)
-            for earning in _earnings(message, digest, node):
-                session.merge(earning)  # a receipt that supersedes another may repeat its counters
+            for counter, earning in _earnings(message, digest, node):
+                key = (message.log_id, counter)
+                # A receipt that supersedes another may repeat its counters.
+                if not rows.change(EarningRow, key, **earning):
+                    rows.insert(EarningRow, log_id=message.log_id, counter=counter, **earning)
 
-        await self._writer.write(insert)
+        await self._writer.write_rows(insert)
 
     async def earnings(self) -> list[LogEarnings]:
         """What each log's receipts grant this node."""
@@ -168,24 +170,28 @@ def read_earnings(session: Session) -> list[LogEarnings]:
     ]
 
 
-def _completion(session: Session, award_digest: bytes) -> CompletionRow:
-    row = session.get(CompletionRow, award_digest)
-    if row is None:
-        raise LookupError(f"no completion for award 0x{award_digest.hex()}")
-    return row
+def _completion(rows: Rows, award_digest: bytes, *names: str) -> tuple[Any, ...]:
+    found = rows.find(CompletionRow, award_digest, *names)
+    if found is None:
+        raise _unknown(award_digest)
+    return found
 
 
-def _earnings(receipt: Receipt, digest: bytes, node: bytes) -> list[EarningRow]:
-    return [
-        EarningRow(
-            log_id=receipt.log_id,
-            counter=segment.node_counter,
-            receipt_digest=digest,
-            award_digest=segment.award_digest,
-            amount=str(segment.amount),
-            fee=str(segment.fee),
-            running_total=str(segment.node_total),
-        )
-        for segment in receipt.segments
-        if segment.node == node and segment.rank
-    ]
+def _unknown(award_digest: bytes) -> LookupError:
+    return LookupError(f"no completion for award 0x{award_digest.hex()}")
+
+
+def _earnings(receipt: Receipt, digest: bytes, node: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Counter and columns of each segment that this node served."""
+    for segment in receipt.segments:
+        if segment.node == node and segment.rank:
+            yield (
+                segment.node_counter,
+                {
+                    "receipt_digest": digest,
+                    "award_digest": segment.award_digest,
+                    "amount": str(segment.amount),
+                    "fee": str(segment.fee),
+                    "running_total": str(segment.node_total),
+                },
+            )

@@ -7,12 +7,13 @@ power loss. Calls are synchronous; services make them from worker threads, with 
     with database.begin() as session:  # commits at the end, rolls back on any error
         session.add(...)
 
-Writers of one process take turns; those of several wait for each other in the database.
+Writers of one process take turns; those of several wait for each other in the database. Where time
+counts, `begin_rows` is the same transaction without the object layer (`pinaivu.store.rows`).
 """
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
@@ -30,12 +31,14 @@ from sqlalchemy.exc import (
 from sqlmodel import Session, create_engine
 
 from pinaivu.errors import Misconfigured, TransportFailure
+from pinaivu.store.rows import Rows
 
 _PRAGMAS: Final = (
     "journal_mode=WAL",
     "foreign_keys=ON",
     "secure_delete=ON",  # what is deleted is overwritten
 )
+_BEGIN: Final = "BEGIN IMMEDIATE"
 SERVICES: Final = ("coordinator", "gateway", "node", "explorer")
 
 
@@ -51,14 +54,33 @@ class Database:
         self._unsynced = unsynced or engine
         self._reading = engine.execution_options(reads_only=True)
         # SQLite has one writer at a time and lets the others poll: a queue of our own is faster.
-        alone = engine.dialect.name == "sqlite"
-        self._turn: AbstractContextManager[Any] = Lock() if alone else nullcontext()
+        self._sqlite = engine.dialect.name == "sqlite"
+        self._turn: AbstractContextManager[Any] = Lock() if self._sqlite else nullcontext()
+        self.refusals = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error)
+        """What a statement raises where the database refuses it."""
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A read-write transaction: durable when the block ends, undone when it raises."""
         with self._transaction(self._engine) as session:
             yield session
+
+    @contextmanager
+    def begin_rows(self) -> Iterator[Rows]:
+        """As `begin`, for statements without the object layer."""
+        try:
+            with self._turn, closing(self._engine.raw_connection()) as connection:
+                cursor = connection.cursor()
+                if self._sqlite:  # other drivers begin by themselves
+                    cursor.execute(_BEGIN)
+                yield Rows(self._engine.dialect, cursor)
+                connection.commit()  # what isn't committed is undone where the connection goes back
+        except self.refusals as error:
+            raise StorageFailed(f"the database refused the write: {error}") from error
+
+    def rows_of(self, session: Session) -> Rows:
+        """The rows of an open session's transaction."""
+        return Rows(self._engine.dialect, session.connection().connection.cursor())
 
     @contextmanager
     def begin_unsynced(self) -> Iterator[Session]:
@@ -75,7 +97,7 @@ class Database:
         try:
             with self._turn, Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
-        except SQLAlchemyError as error:
+        except self.refusals as error:
             raise StorageFailed(f"the database refused the write: {error}") from error
 
     @contextmanager
@@ -93,7 +115,7 @@ class Database:
         False while somebody reads or writes: try again later. Elsewhere deleted rows are the
         server's business (PostgreSQL's vacuum), and this does nothing.
         """
-        if self._engine.dialect.name != "sqlite":
+        if not self._sqlite:
             return True
         try:
             connection = self._engine.raw_connection()
@@ -156,7 +178,7 @@ def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
         reads_only = connection.get_execution_options().get("reads_only")
         # Without it a savepoint would be a transaction of its own. A writer waits for its turn
         # at once: a reader that turns into one would be refused.
-        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if reads_only else _BEGIN)
 
     event.listen(engine, "connect", configure)
     event.listen(engine, "begin", begin)

@@ -9,14 +9,26 @@ taken over; with one, it may have run, and never runs again.
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, delete, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, update
 from sqlmodel import Session, col, select
 
 from pinaivu.store.gateway import ClaimRow, KeyRow, ProcessRow, RequestRow
+from pinaivu.store.rows import Rows
 
 VALID_MS: Final = 24 * 3_600_000
 """For how long a claim stands, from its request on."""
 
+_BIND: Final = (
+    update(ClaimRow)
+    .where(
+        col(ClaimRow.key_id) == bindparam("key"),
+        col(ClaimRow.name) == bindparam("held_name"),
+        col(ClaimRow.process_id) == bindparam("process"),
+        col(ClaimRow.ended_ms).is_(None),
+    )
+    .values(job_id=bindparam("job"))
+    .returning(col(ClaimRow.job_id))
+)
 _NEVER_RAN: Final = ("unserved", "refused")
 
 
@@ -60,10 +72,10 @@ def claim(session: Session, wanted: Claim, now_ms: int) -> Earlier | None:
     return None
 
 
-def bind(session: Session, held: Claim, job_id: bytes) -> bool:
+def bind(rows: Rows, held: Claim, job_id: bytes) -> bool:
     """The claim's request is this job; False where the claim is another's by now."""
-    found = update(ClaimRow).where(_is(held)).values(job_id=job_id)
-    return bool(session.execute(found).rowcount)  # type: ignore[attr-defined]
+    mine = {"key": held.key_id, "held_name": held.name, "process": held.process_id}
+    return bool(rows.run(_BIND, **mine, job=job_id))
 
 
 def end(session: Session, held: Claim, answer: bytes | None, now_ms: int) -> None:

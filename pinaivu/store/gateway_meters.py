@@ -25,6 +25,7 @@ from sqlmodel import Session, col, select
 
 from pinaivu.store.gateway import METADATA, MeterRow, ProcessRow, RequestRow, ReservationRow
 from pinaivu.store.gateway_policy import Policy
+from pinaivu.store.rows import Rows
 
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
@@ -139,10 +140,9 @@ def begin(session: Session, policy: Policy, want: Wanted) -> tuple[int, Meter]:
     return units, meter
 
 
-def bind(session: Session, reservation_id: bytes, job_id: bytes) -> bool:
+def bind(rows: Rows, reservation_id: bytes, job_id: bytes) -> bool:
     """The reservation is for this job from now on; False where it has been given away."""
-    found = update(ReservationRow).where(col(ReservationRow.reservation_id) == reservation_id)
-    return bool(session.execute(found.values(job_id=job_id)).rowcount)  # type: ignore[attr-defined]
+    return bool(rows.change(ReservationRow, reservation_id, job_id=job_id))
 
 
 def settle(

@@ -2,6 +2,7 @@
 
     async with open_writer(database) as writer:
         await writer.write(lambda session: session.add(row))
+        await writer.write_rows(lambda rows: rows.insert(Row, …))    # where time counts
 
 Writes are carried out in the order of their calls. A write that raises is undone alone; the others
 of its commit are carried out. When `write` returns, the transaction has been committed; when it
@@ -11,23 +12,24 @@ everything inside its block, and whoever opens the database again reads what is 
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from math import inf
 from typing import Any, Final, TypeVar
 
 import trio
-from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from pinaivu.store.database import Database, StorageFailed
+from pinaivu.store.rows import Rows
 
 T = TypeVar("T")
 _MOST_AT_ONCE: Final = 256
 
 
 class _Write:
-    def __init__(self, action: Callable[[Session], Any]) -> None:
+    def __init__(self, action: Callable[[Any], Any], *, plain: bool = False) -> None:
         self.action = action
+        self.plain = plain  # takes `Rows`, not a `Session`
         self.done = trio.Event()
         self.value: Any = None
         self.error: Exception | None = None
@@ -42,13 +44,20 @@ class Writer:
 
     async def write(self, action: Callable[[Session], T]) -> T:
         """Run `action` in a transaction and return its value once that is durable."""
-        job = _Write(action)
+        value: T = await self._written(_Write(action))
+        return value
+
+    async def write_rows(self, action: Callable[[Rows], T]) -> T:
+        """As `write`, in turn with it, for an action that needs no object layer."""
+        value: T = await self._written(_Write(action, plain=True))
+        return value
+
+    async def _written(self, job: _Write) -> Any:
         self._send.send_nowait(job)
         await job.done.wait()
         if job.error:
             raise job.error
-        value: T = job.value
-        return value
+        return job.value
 
     async def settled(self) -> None:
         """Return once everything handed over before is durable."""
@@ -121,12 +130,10 @@ async def _run(
 
 def _commit(database: Database, jobs: list[_Write]) -> None:
     try:
-        with database.begin() as session:
-            if len(jobs) == 1:  # what fails is undone with its transaction, without a savepoint
-                jobs[0].value = jobs[0].action(session)
-                return
-            for job in jobs:
-                _apply(session, job)
+        if all(job.plain for job in jobs):
+            _commit_rows(database, jobs)
+        else:
+            _commit_objects(database, jobs)
     except StorageFailed as error:
         for job in jobs:
             job.error = job.error or error
@@ -134,12 +141,39 @@ def _commit(database: Database, jobs: list[_Write]) -> None:
         jobs[0].error = error
 
 
-def _apply(session: Session, job: _Write) -> None:
+def _commit_rows(database: Database, jobs: list[_Write]) -> None:
+    with database.begin_rows() as rows:
+        if len(jobs) == 1:  # what fails is undone with its transaction, without a savepoint
+            jobs[0].value = jobs[0].action(rows)
+            return
+        for job in jobs:
+            _apply(database, job, rows.savepoint, rows)
+
+
+def _commit_objects(database: Database, jobs: list[_Write]) -> None:
+    with database.begin() as session:
+        if len(jobs) == 1:
+            jobs[0].value = jobs[0].action(session)
+            return
+        rows = database.rows_of(session)
+        for job in jobs:
+            if job.plain:
+                _apply(database, job, rows.savepoint, rows)
+            else:
+                _apply(database, job, session.begin_nested, session)
+
+
+def _apply(
+    database: Database,
+    job: _Write,
+    savepoint: Callable[[], AbstractContextManager[Any]],
+    given: Session | Rows,
+) -> None:
     """Run one write inside a savepoint, so that its failure is its own."""
     try:
-        with session.begin_nested():
-            job.value = job.action(session)
-    except SQLAlchemyError as error:
+        with savepoint():
+            job.value = job.action(given)
+    except database.refusals as error:
         job.error = StorageFailed(f"the database refused the write: {error}")
     except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
         job.error = error

@@ -4,12 +4,16 @@ Everything else is the real thing. `next_commit` is used up by one commit.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum, auto
+from typing import TypeVar
 
 from sqlmodel import Session
 
 from pinaivu.store.database import Database, StorageFailed
+from pinaivu.store.rows import Rows
+
+T = TypeVar("T")
 
 
 class Fault(Enum):
@@ -30,9 +34,20 @@ class FaultyDatabase(Database):
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """As the real one, until the commit."""
-        fault, self.next_commit = self.next_commit, None
-        with super().begin() as session:
+        with self._faulty(super().begin()) as session:
             yield session
+
+    @contextmanager
+    def begin_rows(self) -> Iterator[Rows]:
+        """As the real one, until the commit."""
+        with self._faulty(super().begin_rows()) as rows:
+            yield rows
+
+    @contextmanager
+    def _faulty(self, transaction: AbstractContextManager[T]) -> Iterator[T]:
+        fault, self.next_commit = self.next_commit, None
+        with transaction as given:
+            yield given
             if fault == Fault.NOT_PERSISTED:
                 raise StorageFailed("the disk is full, on purpose")
         self.commits += 1

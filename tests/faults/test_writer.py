@@ -1,7 +1,7 @@
 """One writer: writes share a commit, fail alone, and are durable before they are answered."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from sqlmodel import Session, select
 
 from pinaivu.store.coordinator import TranscriptRow
 from pinaivu.store.database import StorageFailed, open_database
+from pinaivu.store.rows import RowExists, Rows
 from pinaivu.store.writer import Writer, open_writer
 from tests.faults.storage import Fault, FaultyDatabase
 
@@ -30,25 +31,54 @@ def add(number: int) -> Callable[[Session], int]:
     return action
 
 
+def insert(number: int) -> Callable[[Rows], int]:
+    def action(rows: Rows) -> int:
+        rows.insert(TranscriptRow, bids_root=bytes((number,)) * 32, document=str(number))
+        return number
+
+    return action
+
+
 def stored(database: FaultyDatabase) -> list[str]:
     with database.read() as session:
         return [row.document for row in session.exec(select(TranscriptRow))]
 
 
-async def together(writer: Writer, *actions: Callable[[Session], object]) -> list[object]:
-    """The outcome of each, value or exception, handed over before the first is committed."""
-    outcomes: list[object] = [None] * len(actions)
+Write = Callable[[], Awaitable[object]]
 
-    async def one(place: int, action: Callable[[Session], object]) -> None:
+
+async def together(*writes: Write) -> list[object]:
+    """The outcome of each, value or exception, handed over before the first is committed."""
+    outcomes: list[object] = [None] * len(writes)
+
+    async def one(place: int, write: Write) -> None:
         try:
-            outcomes[place] = await writer.write(action)
+            outcomes[place] = await write()
         except Exception as error:  # noqa: BLE001 - an outcome
             outcomes[place] = error
 
     async with trio.open_nursery() as nursery:
-        for place, action in enumerate(actions):
-            nursery.start_soon(one, place, action)
+        for place, write in enumerate(writes):
+            nursery.start_soon(one, place, write)
     return outcomes
+
+
+Adding = Callable[[Writer, int], Write]
+
+
+def by_objects(writer: Writer, number: int) -> Write:
+    return lambda: writer.write(add(number))
+
+
+def by_rows(writer: Writer, number: int) -> Write:
+    return lambda: writer.write_rows(insert(number))
+
+
+def by_turns(writer: Writer, number: int) -> Write:
+    return (by_objects, by_rows)[number % 2](writer, number)
+
+
+in_each_way = pytest.mark.parametrize("adding", [by_objects, by_rows, by_turns])
 
 
 async def test_a_write_is_durable_when_it_returns(database: FaultyDatabase) -> None:
@@ -57,25 +87,32 @@ async def test_a_write_is_durable_when_it_returns(database: FaultyDatabase) -> N
         assert stored(database) == ["1"]
 
 
-async def test_writes_that_wait_share_a_commit(database: FaultyDatabase) -> None:
+@in_each_way
+async def test_writes_that_wait_share_a_commit(database: FaultyDatabase, adding: Adding) -> None:
     """A hundred writes at once are far fewer commits; each gets its own value."""
     async with open_writer(database) as writer:
-        outcomes = await together(writer, *(add(number) for number in range(100)))
+        outcomes = await together(*(adding(writer, number) for number in range(100)))
     assert sorted(map(str, outcomes)) == sorted(map(str, range(100)))
     assert len(stored(database)) == 100
     assert database.commits <= 2
 
 
-async def test_a_shared_commit_is_one_in_the_database_too(database: FaultyDatabase) -> None:
+@in_each_way
+async def test_a_shared_commit_is_one_in_the_database_too(
+    database: FaultyDatabase, adding: Adding
+) -> None:
     """When the commit fails, none of its writes is there: no savepoint committed by itself."""
     database.next_commit = Fault.NOT_PERSISTED
     async with open_writer(database) as writer:
-        outcomes = await together(writer, add(1), add(2))
+        outcomes = await together(adding(writer, 1), adding(writer, 2))
     assert all(isinstance(outcome, StorageFailed) for outcome in outcomes)
     assert stored(database) == []
 
 
-async def test_a_write_that_raises_is_undone_alone(database: FaultyDatabase) -> None:
+@in_each_way
+async def test_a_write_that_raises_is_undone_alone(
+    database: FaultyDatabase, adding: Adding
+) -> None:
     """Its half is gone, its neighbours of the same commit stay."""
 
     def half(session: Session) -> None:
@@ -83,8 +120,18 @@ async def test_a_write_that_raises_is_undone_alone(database: FaultyDatabase) -> 
         session.flush()
         raise ValueError("on purpose")
 
+    def half_of_rows(rows: Rows) -> None:
+        insert(9)(rows)
+        raise ValueError("on purpose")
+
     async with open_writer(database) as writer:
-        first, second, third = await together(writer, add(1), half, add(3))
+        halves = (
+            lambda: writer.write(half),
+            lambda: writer.write_rows(half_of_rows),
+        )
+        first, second, third = await together(
+            adding(writer, 1), halves[adding == by_rows], adding(writer, 3)
+        )
     assert (first, third) == (1, 3)
     assert isinstance(second, ValueError)
     assert sorted(stored(database)) == ["1", "3"]
@@ -93,8 +140,30 @@ async def test_a_write_that_raises_is_undone_alone(database: FaultyDatabase) -> 
 async def test_what_the_database_refuses_fails_alone(database: FaultyDatabase) -> None:
     """The same key twice: the second is a `StorageFailed`, the third is written."""
     async with open_writer(database) as writer:
-        outcomes = await together(writer, add(1), add(1), add(3))
+        outcomes = await together(*(by_objects(writer, number) for number in (1, 1, 3)))
     assert sum(isinstance(outcome, StorageFailed) for outcome in outcomes) == 1
+    assert sorted(stored(database)) == ["1", "3"]
+
+
+@pytest.mark.parametrize("last", [by_rows, by_objects])
+async def test_rows_that_the_database_refuses_fail_alone(
+    database: FaultyDatabase, last: Adding
+) -> None:
+    """A key twice is `RowExists`, a missing value a `StorageFailed`; the others are written."""
+
+    def empty(rows: Rows) -> None:
+        rows.insert(TranscriptRow, bids_root=b"4", document="4")
+        rows.change(TranscriptRow, b"4", document=None)
+
+    async with open_writer(database) as writer:
+        outcomes = await together(
+            by_rows(writer, 1),
+            by_rows(writer, 1),
+            lambda: writer.write_rows(empty),
+            last(writer, 3),
+        )
+    assert {type(outcome) for outcome in outcomes[:2]} == {int, RowExists}
+    assert [type(outcome) for outcome in outcomes[2:]] == [StorageFailed, int]
     assert sorted(stored(database)) == ["1", "3"]
 
 

@@ -52,8 +52,8 @@ def root_of(slots: Book) -> bytes:
 
 def file(archive: Archive, database: Database, slots: Book, model: str = MODEL) -> bytes:
     root = root_of(slots)
-    with database.begin() as session:
-        archive.file(session, model, root, slots)
+    with database.begin_rows() as rows:
+        archive.file(rows, model, root, slots)
     return root
 
 

@@ -1,44 +1,27 @@
-# ruff: noqa: D102 - doubles implement methods that are documented where they belong
 """Durable writes, each with its fault pair: failed and not kept, failed and kept nevertheless."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlmodel import Session
 
 from gateway.ledger import Ledger
-from pinaivu.store.database import Database, StorageFailed, open_database
+from pinaivu.store.database import StorageFailed, open_database
 from pinaivu.store.gateway import AttemptRow, CountDifferenceRow, ReceiptRow
 from pinaivu.store.writer import open_writer
+from tests.faults.storage import Fault, FaultyDatabase
 from tests.unit.gateway_facts import NOW
 from tests.unit.test_gateway_access import conclusion, request_row
 
 JOB = (1).to_bytes(16)
 
 
-class FaultyDatabase(Database):
-    """Fails the next transaction, before it begins or after it is committed."""
-
-    fault = ""
-
-    @contextmanager
-    def begin(self) -> Iterator[Session]:
-        fault, self.fault = self.fault, ""
-        if fault == "not kept":
-            raise StorageFailed("as told, before anything was written")
-        with super().begin() as session:
-            yield session
-        if fault == "kept":
-            raise StorageFailed("as told, after the commit")
-
-
 @asynccontextmanager
 async def ledger(folder: Path) -> AsyncGenerator[tuple[Ledger, FaultyDatabase]]:
     opened = open_database(f"sqlite:///{folder / 'g.db'}", "gateway")
-    database = FaultyDatabase(opened._engine)
+    database = FaultyDatabase(opened)
     async with open_writer(database) as writer:
         yield Ledger(writer), database
     database.close()
@@ -110,23 +93,23 @@ STEPS: list[tuple[str, Write, Found]] = [
 ]
 
 
-@pytest.mark.parametrize("fault", ["not kept", "kept"])
+@pytest.mark.parametrize("fault", Fault)
 @pytest.mark.parametrize("number", range(len(STEPS)), ids=[name for name, *_ in STEPS])
-async def test_write_that_failed_can_be_repeated(tmp_path: Path, number: int, fault: str) -> None:
+async def test_write_that_failed_can_be_repeated(tmp_path: Path, number: int, fault: Fault) -> None:
     """The failure is said; afterwards all or nothing is there, and doing it again ends the same."""
     async with ledger(tmp_path) as (found, database):
         for _, write, _ in STEPS[:number]:
             await write(found)
         _, write, look = STEPS[number]
         before = await look(found)
-        database.fault = fault
+        database.next_commit = fault
         with pytest.raises(StorageFailed):
             await write(found)
         between = await look(found)
         await write(found)
         after = await look(found)
         assert after != before
-        assert between == (before if fault == "not kept" else after)
+        assert between == (before if fault == Fault.NOT_PERSISTED else after)
 
 
 async def test_first_delivery_stands(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The journal on a real database: once per award, whatever fails and whoever restarts."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from node.errors import AwardUsed
 from node.journal import MOST_REFUSALS, Journal, Owed
 from pinaivu.codes import Finish
 from pinaivu.messages import Completion, Receipt, Segment
-from pinaivu.store.database import Database, StorageFailed, open_database
+from pinaivu.store.database import StorageFailed, open_database
 from pinaivu.store.writer import open_writer
 from pinaivu.typed_data import Signed
+from tests.faults.storage import Fault, FaultyDatabase
 from tests.unit import node_support as n
 
 DIGEST = b"\x71" * 32
@@ -96,33 +97,19 @@ async def test_a_completion_refused_too_often_is_given_up(tmp_path: Path) -> Non
         assert await journal.complete(_completion(output_tokens=9), n.LOG, n.NOW) == _completion()
 
 
-class FailingDatabase:
-    """A database whose transactions fail before they begin, or after they were committed."""
-
-    def __init__(self, real: Database, *, kept: bool) -> None:
-        self._real = real
-        self._kept = kept
-
-    @contextmanager
-    def begin(self) -> Iterator[Any]:
-        """A transaction that is carried out or not, and fails either way."""
-        if self._kept:
-            with self._real.begin() as session:
-                yield session
-        raise StorageFailed("the disk went away")
-
-
-@pytest.mark.parametrize("kept", [False, True], ids=["not persisted", "persisted"])
+@pytest.mark.parametrize("fault", Fault)
 async def test_a_failed_write_raises_whether_it_happened_or_not(
     tmp_path: Path,
-    kept: bool,  # noqa: FBT001
+    fault: Fault,
 ) -> None:
     """The caller must treat the award as used and the completion as unsent; a restart tells."""
     database = open_database(f"sqlite:///{tmp_path / 'node.db'}", "node")
-    failing: Any = FailingDatabase(database, kept=kept)
+    failing, kept = FaultyDatabase(database), fault == Fault.PERSISTED
     async with open_writer(failing) as writer:
+        failing.next_commit = fault
         with pytest.raises(StorageFailed):
             await Journal(writer).use(DIGEST, n.LOG, b"award", n.NOW)
+        failing.next_commit = fault
         with pytest.raises(StorageFailed):
             await Journal(writer).complete(_completion(), n.LOG, n.NOW)
     async with open_writer(database) as writer:

@@ -1,5 +1,6 @@
 """Stores: migrations equal tables, on SQLite and PostgreSQL; what is committed stays committed."""
 
+import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -8,14 +9,14 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlmodel import Session, col, select
 
 from pinaivu.errors import Misconfigured
 from pinaivu.store.coordinator import EvidenceRow, JobRow, LeafRow, TranscriptRow
 from pinaivu.store.database import SERVICES, Database, StorageFailed, open_database
 from pinaivu.store.node import UsedAwardRow
-from pinaivu.store.rows import RowExists, add_once, change, insert
+from pinaivu.store.rows import RowExists, Rows
 
 MIGRATED = SERVICES
 
@@ -72,14 +73,14 @@ def test_a_raising_transaction_leaves_nothing(url_of: Callable[[str], str]) -> N
 def test_a_row_that_exists_undoes_its_write_and_no_other(url_of: Callable[[str], str]) -> None:
     """On every database: whoever inserted first stands, and so does what else was committed."""
     database = open_database(url_of("coordinator"), "coordinator")
-    with database.begin() as session:
-        insert(session, TranscriptRow, **row(1).model_dump())
+    with database.begin_rows() as rows:
+        rows.insert(TranscriptRow, **row(1).model_dump())
         for number in (2, 1):
-            with suppress(RowExists), session.begin_nested():
-                insert(session, TranscriptRow, **row(number + 10).model_dump())
-                insert(session, TranscriptRow, **row(number).model_dump())
-        with pytest.raises(RowExists, match="transcript"), session.begin_nested():
-            insert(session, TranscriptRow, **row(2).model_dump())
+            with suppress(RowExists), rows.savepoint():
+                rows.insert(TranscriptRow, **row(number + 10).model_dump())
+                rows.insert(TranscriptRow, **row(number).model_dump())
+        with pytest.raises(RowExists, match="transcript"), rows.savepoint():
+            rows.insert(TranscriptRow, **row(2).model_dump())
     with database.read() as session:
         found = session.exec(select(TranscriptRow.document).order_by(TranscriptRow.document))
         assert found.all() == ["1", "12", "2"]
@@ -90,15 +91,15 @@ def test_columns_that_are_not_named_have_their_defaults(url_of: Callable[[str], 
     """And a row whose key is of two columns is found by both."""
     database = open_database(url_of("coordinator"), "coordinator")
     named = {"job": b"", "grant": b"", "nonce": b"", "bids_root": b"", "received_ms": 1}
-    with database.begin() as session:
+    with database.begin_rows() as rows:
         for job_id in (b"1", b"2"):
-            insert(session, JobRow, gateway=b"g", job_id=job_id, **named)
-        assert change(session, JobRow, (b"g", b"2"), closed=True) == 1
-        assert change(session, JobRow, (b"g", b"3"), closed=True) == 0
-        insert(session, EvidenceRow, kind="Failure", about=b"a", signed=b"", arrived_ms=1)
+            rows.insert(JobRow, gateway=b"g", job_id=job_id, **named)
+        assert rows.change(JobRow, (b"g", b"2"), closed=True) == 1
+        assert rows.change(JobRow, (b"g", b"3"), closed=True) == 0
+        rows.insert(EvidenceRow, kind="Failure", about=b"a", signed=b"", arrived_ms=1)
     with database.read() as session:
-        rows = session.exec(select(JobRow).order_by(col(JobRow.job_id))).all()
-        assert [(row.closed, row.unserved_reason, row.passed_over) for row in rows] == [
+        found = session.exec(select(JobRow).order_by(col(JobRow.job_id))).all()
+        assert [(row.closed, row.unserved_reason, row.passed_over) for row in found] == [
             (False, 0, b""),
             (True, 0, b""),
         ]
@@ -169,20 +170,67 @@ def test_an_unknown_service_is_a_mistake_of_ours(tmp_path: Path) -> None:
         open_database(f"sqlite:///{tmp_path}/x.db", "nobody")
 
 
+def used(award: bytes) -> dict[str, object]:
+    return {"digest": b"d", "log_id": b"l", "award": award, "used_ms": 1 << 40}
+
+
 def test_rows_written_by_single_statements(url_of: Callable[[str], str]) -> None:
     """The first of a key stands, a change says how many rows it met; both databases agree."""
     database = open_database(url_of("node"), "node")
-    first, second = (
-        UsedAwardRow(digest=b"d", log_id=b"l", award=award, used_ms=1 << 40)
-        for award in (b"1", b"2")
-    )
-    with database.begin() as session:
-        assert add_once(session, first)
-        assert not add_once(session, second)
-        assert session.get_one(UsedAwardRow, b"d").award == b"1"
-    with database.begin() as session:
-        assert change(session, UsedAwardRow, b"d", used_ms=2) == 1
-        assert change(session, UsedAwardRow, b"none", used_ms=2) == 0
+    with database.begin_rows() as rows:
+        assert rows.add_once(UsedAwardRow, **used(b"1"))
+        assert not rows.add_once(UsedAwardRow, **used(b"2"))
+        assert rows.find(UsedAwardRow, b"d", "award", "used_ms") == (b"1", 1 << 40)
+    with database.begin_rows() as rows:
+        assert rows.change(UsedAwardRow, b"d", used_ms=2) == 1
+        assert rows.change(UsedAwardRow, b"none", used_ms=2) == 0
+        assert rows.find(UsedAwardRow, b"none", "used_ms") is None
     with database.read() as session:
         assert session.get_one(UsedAwardRow, b"d").used_ms == 2
+    with database.begin_rows() as rows:
+        assert (rows.remove(UsedAwardRow, b"d"), rows.remove(UsedAwardRow, b"d")) == (1, 0)
+        assert rows.run(select(UsedAwardRow.award)) == []
+    database.close()
+
+
+def test_rows_of_a_block_that_raises_are_undone(url_of: Callable[[str], str]) -> None:
+    """What the database refuses is a storage failure; our own errors stay what they are."""
+    database = open_database(url_of("node"), "node")
+
+    def half(rows: Rows) -> None:
+        rows.insert(UsedAwardRow, **used(b"1"))
+        raise RuntimeError("on purpose")
+
+    def refused(rows: Rows) -> None:
+        rows.insert(UsedAwardRow, **used(b"1"))
+        rows.change(UsedAwardRow, b"d", award=None)
+
+    with pytest.raises(RuntimeError, match="on purpose"), database.begin_rows() as rows:
+        half(rows)
+    with pytest.raises(StorageFailed), database.begin_rows() as rows:
+        refused(rows)
+    with database.begin_rows() as rows:
+        assert rows.run(select(UsedAwardRow.award)) == []
+    database.close()
+
+
+def test_rows_and_objects_of_one_transaction(url_of: Callable[[str], str]) -> None:
+    """They see each other, and are committed together."""
+    database = open_database(url_of("node"), "node")
+    with database.begin() as session:
+        session.add(UsedAwardRow(digest=b"d", log_id=b"l", award=b"1", used_ms=1))
+        session.flush()
+        database.rows_of(session).change(UsedAwardRow, b"d", award=b"3")
+    with database.read() as session:
+        assert session.get_one(UsedAwardRow, b"d").award == b"3"
+    database.close()
+
+
+def test_sqlite_is_durable_before_rows_are_committed(tmp_path: Path) -> None:
+    """The same settings, and the write lock at once."""
+    database = open_database(f"sqlite:///{tmp_path}/x.db", "node")
+    with database.begin_rows() as rows:
+        assert rows.run(text("PRAGMA synchronous")) == [(2,)]
+        with pytest.raises(sqlite3.OperationalError, match="within a transaction"):
+            rows.run(text("BEGIN"))
     database.close()
