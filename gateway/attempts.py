@@ -52,8 +52,7 @@ class Attempts:
             result=Reason.CLIENT_GONE,
             end_byte=order.award.message.start_byte,
         )
-        row = attempt_row(order.award, order.award_digest, order.chain.length)
-        written = Background(self._desk.nursery, lambda: self._desk.ledger.award(row))
+        written = Background(self._desk.nursery, lambda: self._write(order))
         if not self._gone:
             try:
                 stream = await self._ready_stream(order.award.message.node, registry)
@@ -63,9 +62,14 @@ class Attempts:
                 leg.engine_status = failed.engine_status
                 # Not in the node's words: those may quote the prompt, and are for its client.
                 result = Reason(failed.reason).name.lower()
-                _log.info("job %s: rank %d: %s", row.job_id.hex(), row.rank, result)
+                award = order.award.message
+                _log.info("job %s: rank %d: %s", award.job_id.hex(), award.rank, result)
         await written.wait()
         return leg
+
+    async def _write(self, order: Order) -> None:
+        row = attempt_row(order.award, order.award_digest, order.chain.length)
+        await self._desk.ledger.award(row)
 
     async def _relay(
         self,

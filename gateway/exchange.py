@@ -27,6 +27,7 @@ from gateway.counts import differences
 from gateway.deliveries import Leg, delivery_frame, evidence_of, sign_delivery, sign_failure
 from gateway.demands import Demand
 from gateway.desk import Desk
+from gateway.drafts import Draft
 from gateway.errors import (
     ApiError,
     CoordinatorFault,
@@ -242,24 +243,10 @@ class Exchange:
         self.answer.rename(self.request_id, self._created_s)
 
     async def _submit_here(self) -> wire.Awarded:
-        job = self._draft.job
-        row = RequestRow(
-            job_id=job.message.job_id,
-            key_id=self._reservation.key_id,
-            model=job.message.model,
-            job=job.to_bytes(),
-            grant=self._draft.grant.to_bytes(),
-            salt_root=self._draft.salts.root,
-            state=OPEN,
-            created_ms=job.message.created_ms,
-            prompt_tokens=job.message.prompt_tokens,
-            body=self._kept("request", self._demand.raw),
-        )
-        bind = self._reservation.bind
-        written = Background(self._desk.nursery, lambda: self._desk.ledger.open(row, bind))
+        draft, patient = self._draft, not self._further
+        written = Background(self._desk.nursery, lambda: self._write_request(draft))
         try:
-            patient = not self._further
-            answer = await self._log.market.submit(job, self._draft.grant, patient=patient)
+            answer = await self._log.market.submit(draft.job, draft.grant, patient=patient)
         except MarketRefused as refused:
             await written.wait()
             raise await self._refused(refused) from refused
@@ -268,6 +255,22 @@ class Exchange:
         if isinstance(answer, wire.Receipted):
             raise CoordinatorFault("a new job was answered by a receipt")
         return answer
+
+    async def _write_request(self, draft: Draft) -> None:
+        job = draft.job.message
+        row = RequestRow(
+            job_id=job.job_id,
+            key_id=self._reservation.key_id,
+            model=job.model,
+            job=draft.job.to_bytes(),
+            grant=draft.grant.to_bytes(),
+            salt_root=draft.salts.root,
+            state=OPEN,
+            created_ms=job.created_ms,
+            prompt_tokens=job.prompt_tokens,
+            body=self._kept("request", self._demand.raw),
+        )
+        await self._desk.ledger.open(row, self._reservation.bind)
 
     async def _refused(self, refused: MarketRefused) -> ApiError:
         """Without an award there is nothing to deliver; an auction's refusal has a receipt."""

@@ -279,9 +279,14 @@ class Ledger:
         query = select(AttemptRow).where(AttemptRow.job_id == job_id).order_by(col(AttemptRow.rank))
         return await self._writer.read(lambda session: list(session.exec(query).all()))
 
-    async def queued(self, job_id: bytes) -> OutboxRow | None:
-        """A job's delivery that waits for its receipt."""
-        return await self._writer.read(lambda session: session.get(OutboxRow, job_id))
+    async def queued(self, job_id: bytes) -> tuple[RequestRow | None, bytes | None]:
+        """A request, and its delivery where that waits for its receipt: a `wire.Deliver` frame."""
+
+        def read(session: Session) -> tuple[RequestRow | None, bytes | None]:
+            sent = session.get(OutboxRow, job_id)
+            return session.get(RequestRow, job_id), sent.frame if sent else None
+
+        return await self._writer.read(read)
 
     async def found_receipt(self, job_id: bytes) -> ReceiptRow | None:
         """A job's receipt."""

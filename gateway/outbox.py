@@ -123,7 +123,7 @@ class Outbox:
 
     async def _step(self, job_id: bytes, failures: int) -> bool:
         """Do what the job's state asks for; True when nothing is left to do."""
-        request = await self._ledger.request(job_id)
+        request, frame = await self._ledger.queued(job_id)
         if request is None:  # it was never stored, so nothing was dispatched for it either
             return True
         if request.state == OPEN:
@@ -131,16 +131,16 @@ class Outbox:
         elif request.state == UNSERVED:
             await self._fetch_unserved(request, failures)
         elif request.state == DELIVERED:
-            queued = await self._ledger.queued(job_id)
-            assert queued is not None
+            assert frame is not None
             try:
-                receipted = await self._market.deliver(queued.frame)
+                receipted = await self._market.deliver(frame)
             except MarketRefused as refused:
                 if refused.code != "bad_delivery":
                     raise
-                await self._add_unknown_award(request, queued.frame)
+                await self._add_unknown_award(request, frame)
             else:
-                await self._keep(request, receipted, queued.frame)
+                await self._keep(request, receipted, frame)
+                return True
         else:
             return True
         return False

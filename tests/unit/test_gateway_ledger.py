@@ -41,9 +41,9 @@ Found = Callable[[Ledger], Awaitable[Any]]
 
 
 async def state(found: Ledger) -> Any:
-    row, queued = await found.request(JOB), await found.queued(JOB)
+    row, frame = await found.queued(JOB)
     kept = await found.found_receipt(JOB)
-    return row and (row.state, row.output_tokens, row.units), queued and queued.frame, bool(kept)
+    return row and (row.state, row.output_tokens, row.units), frame, bool(kept)
 
 
 async def with_differences(found: Ledger) -> Any:

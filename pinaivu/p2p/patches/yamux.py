@@ -14,9 +14,10 @@ buffer can't keep the event loop from others.
 
 `_auto_tune_and_send_window_update`. The library, by its docstring, follows go-yamux: it gives
 credit back once half a window is to be given. Two further branches give it back with nearly every
-small read, so that half of all frames are window updates, each encrypted, sent and read; and one of
+small read, so that half of all frames are window updates, each encrypted, sent and read; one of
 them gives back `delta + bytes_read` where `delta` contains `bytes_read`, which lets the peer send
-more than the window. The patch has the first branch alone. A peer is never stuck: what is neither
+more than the window. It also asks the environment, at each read, whether half is to be another
+part. The patch has the first branch alone, and half is half. A peer is never stuck: what is neither
 credit nor in the buffer has been read and is `delta`, so once the credit is used up and the buffer
 is read, `delta` is the whole window, and it was given back when it passed the half.
 """
@@ -123,7 +124,7 @@ async def send_credit(self: Any, *, bytes_read: int = 0) -> None:  # noqa: ARG00
     """Give the peer credit for what was read, once it is half a window."""
     buffered = len(self.conn.stream_buffers.get(self.stream_id, b""))
     delta = self.target_recv_window - (self.recv_window + buffered)
-    if delta <= 0 or delta < self._grow_threshold():
+    if delta <= 0 or delta < self.target_recv_window // 2:
         return
     credit = self._grow_to_delta(buffered) + self._apply_autotune_epoch(buffered)
     await self.send_window_update(credit, skip_lock=True)
