@@ -123,14 +123,14 @@ class Claims:
             body_digest=_digest(demand),
             process_id=self._process_id,
         )
-        earlier = await self._writer.write_apart(
-            lambda session: claims.claim(session, wanted, self._now_ms()), synced=True
+        earlier = await self._writer.write_rows_apart(
+            lambda rows: claims.claim(rows, wanted, self._now_ms()), synced=True
         )
         return wanted if earlier is None else _replay(earlier, demand, seal)
 
     async def release(self, held: Claim) -> None:
         """Nothing was dispatched for the request: the name is free again."""
-        await self._writer.write_apart(lambda session: claims.release(session, held))
+        await self._writer.write_rows_apart(lambda rows: claims.release(rows, held))
 
     async def forget(self, content_ms: int) -> None:
         """Drop claims that no longer stand, and answers older than `content_ms`."""

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Final
 
 import trio
-from sqlmodel import Session
 
 from gateway.errors import ApiError
 from pinaivu.store import gateway_claims as claims
@@ -109,8 +108,8 @@ class Quotas:
                 now_ms=self._now_ms(),
             )
             try:
-                units, meter = await self._writer.write_apart(
-                    lambda session: meters.begin(session, policy, want)
+                units, meter = await self._writer.write_rows_apart(
+                    lambda rows: meters.begin(rows, policy, want)
                 )
             except Limited as limited:
                 self._keep(key_id, limited.meter)
@@ -144,8 +143,8 @@ class Quotas:
         """The key's meter, as last seen in this minute or as it is now."""
         now, found = self._now_ms(), self._meters.get(key_id)
         if found is None or found.minute < now // meters.MINUTE_MS:
-            found = await self._writer.write_apart(
-                lambda session: meters.read_meter(session, key_id, now)
+            found = await self._writer.write_rows_apart(
+                lambda rows: meters.read_meter(rows, key_id, now)
             )
             self._keep(key_id, found)
         return found
@@ -153,8 +152,8 @@ class Quotas:
     async def enter(self) -> None:
         """Say that this process is alive; `StorageFailed` where that can't be noted."""
         until_ms = self._now_ms() + self._lease_ms
-        await self._writer.write_apart(
-            lambda session: meters.alive(session, self.process_id, until_ms)
+        await self._writer.write_rows_apart(
+            lambda rows: meters.alive(rows, self.process_id, until_ms)
         )
 
     async def run(self) -> None:
@@ -189,7 +188,7 @@ class Quotas:
             lambda session: meters.abandoned(session, now, _GIVEN_BACK_AT_ONCE)
         )
         for key_id, identity in found:
-            await self._writer.write_apart(
+            await self._writer.write_rows_apart(
                 partial(meters.resolve, key_id=key_id, reservation_id=identity, now_ms=now)
             )
 
@@ -198,28 +197,26 @@ class Quotas:
     ) -> None:
         now, identity = self._now_ms(), held.reservation_id
 
-        def write(session: Session) -> Meter | None:
+        def write(rows: Rows) -> Meter | None:
             meter = None
             if identity is not None and used is None:
-                meters.abandon(session, held.key_id, identity, now)
+                meters.abandon(rows, held.key_id, identity, now)
             elif identity is not None and used is not None:
-                meter = meters.settle(session, held.key_id, identity, *used, now)
+                meter = meters.settle(rows, held.key_id, identity, *used, now)
             if held.claim is not None:
-                _end_claim(session, held.claim, used, answer, now)
+                _end_claim(rows, held.claim, used, answer, now)
             return meter
 
         if identity is None and held.claim is None:
             return
-        meter = await self._writer.write_apart(write)
+        meter = await self._writer.write_rows_apart(write)
         if meter is not None:
             self._keep(held.key_id, meter)
 
     async def _leave(self) -> None:
         """Tell the others now rather than by silence."""
         try:
-            await self._writer.write_apart(
-                lambda session: meters.alive(session, self.process_id, 0)
-            )
+            await self._writer.write_rows_apart(lambda rows: meters.alive(rows, self.process_id, 0))
         except StorageFailed as error:
             _log.warning("this process's end is noticed in %d s: %s", self._lease_ms // _MS, error)
 
@@ -230,7 +227,7 @@ class Quotas:
 
 
 def _end_claim(
-    session: Session,
+    rows: Rows,
     held: Claim,
     used: tuple[int, int] | None,
     answer: bytes | None,
@@ -238,9 +235,9 @@ def _end_claim(
 ) -> None:
     """Nothing was dispatched for a request that used nothing and has no answer."""
     if used == (0, 0) and answer is None:
-        claims.release(session, held)
+        claims.release(rows, held)
     else:
-        claims.end(session, held, answer, now_ms)
+        claims.end(rows, held, answer, now_ms)
 
 
 _WHAT: Final = {

@@ -66,10 +66,11 @@ class Database:
             yield session
 
     @contextmanager
-    def begin_rows(self) -> Iterator[Rows]:
-        """As `begin`, for statements without the object layer."""
+    def begin_rows(self, *, synced: bool = True) -> Iterator[Rows]:
+        """As `begin`, or else `begin_unsynced`, for statements without the object layer."""
+        engine = self._engine if synced else self._unsynced
         try:
-            with self._turn, closing(self._engine.raw_connection()) as connection:
+            with self._turn, closing(engine.raw_connection()) as connection:
                 cursor = connection.cursor()
                 if self._sqlite:  # other drivers begin by themselves
                     cursor.execute(_BEGIN)

@@ -7,9 +7,10 @@ taken over; with one, it may have run, and never runs again.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, update
+from msgspec import Struct
+from sqlalchemy import bindparam, delete, update
 from sqlmodel import Session, col, select
 
 from pinaivu.store.gateway import ClaimRow, KeyRow, ProcessRow, RequestRow
@@ -18,17 +19,22 @@ from pinaivu.store.rows import Rows
 VALID_MS: Final = 24 * 3_600_000
 """For how long a claim stands, from its request on."""
 
-_BIND: Final = (
-    update(ClaimRow)
-    .where(
-        col(ClaimRow.key_id) == bindparam("key"),
-        col(ClaimRow.name) == bindparam("held_name"),
-        col(ClaimRow.process_id) == bindparam("process"),
-        col(ClaimRow.ended_ms).is_(None),
-    )
-    .values(job_id=bindparam("job"))
-    .returning(col(ClaimRow.job_id))
+_MINE: Final = (
+    col(ClaimRow.key_id) == bindparam("key"),
+    col(ClaimRow.name) == bindparam("held_name"),
+    col(ClaimRow.process_id) == bindparam("process"),
+    col(ClaimRow.ended_ms).is_(None),
 )
+_ONE_AT_A_TIME: Final = (
+    select(KeyRow.key_id).where(KeyRow.key_id == bindparam("key")).with_for_update()
+)
+_BIND: Final = (
+    update(ClaimRow).where(*_MINE).values(job_id=bindparam("job")).returning(col(ClaimRow.job_id))
+)
+_END: Final = (
+    update(ClaimRow).where(*_MINE).values(ended_ms=bindparam("now"), answer=bindparam("whole"))
+)
+_RELEASE: Final = delete(ClaimRow).where(*_MINE)
 _NEVER_RAN: Final = ("unserved", "refused")
 
 
@@ -52,40 +58,40 @@ class Earlier:
     answer: bytes | None
 
 
-def claim(session: Session, wanted: Claim, now_ms: int) -> Earlier | None:
+def claim(rows: Rows, wanted: Claim, now_ms: int) -> Earlier | None:
     """Take the name: None where it is the caller's now, or what it stands for."""
     # One at a time for a key: two requests of one name can't both find it free.
-    session.exec(select(KeyRow.key_id).where(KeyRow.key_id == wanted.key_id).with_for_update())
-    found = session.get(ClaimRow, (wanted.key_id, wanted.name))
+    rows.run(_ONE_AT_A_TIME, key=wanted.key_id)
+    found = _found(rows, wanted)
     if found is not None and found.begun_ms > now_ms - VALID_MS:
-        earlier = _earlier(session, found, wanted, now_ms)
+        earlier = _earlier(rows, found, wanted, now_ms)
         if earlier is not None:
             return earlier
-    row = ClaimRow(
+    rows.remove(ClaimRow, (wanted.key_id, wanted.name))
+    rows.insert(
+        ClaimRow,
         key_id=wanted.key_id,
         name=wanted.name,
         body_digest=wanted.body_digest,
         process_id=wanted.process_id,
         begun_ms=now_ms,
     )
-    session.merge(row)
     return None
 
 
 def bind(rows: Rows, held: Claim, job_id: bytes) -> bool:
     """The claim's request is this job; False where the claim is another's by now."""
-    mine = {"key": held.key_id, "held_name": held.name, "process": held.process_id}
-    return bool(rows.run(_BIND, **mine, job=job_id))
+    return bool(rows.run(_BIND, **_held(held), job=job_id))
 
 
-def end(session: Session, held: Claim, answer: bytes | None, now_ms: int) -> None:
+def end(rows: Rows, held: Claim, answer: bytes | None, now_ms: int) -> None:
     """The request is over, with its whole answer where that is kept; it never runs again."""
-    session.execute(update(ClaimRow).where(_is(held)).values(ended_ms=now_ms, answer=answer))
+    rows.run(_END, **_held(held), now=now_ms, whole=answer)
 
 
-def release(session: Session, held: Claim) -> None:
+def release(rows: Rows, held: Claim) -> None:
     """Nothing ran: the name is free again."""
-    session.execute(delete(ClaimRow).where(_is(held)))
+    rows.run(_RELEASE, **_held(held))
 
 
 def forget(session: Session, answers_before_ms: int, before_ms: int) -> None:
@@ -97,22 +103,33 @@ def forget(session: Session, answers_before_ms: int, before_ms: int) -> None:
     session.execute(delete(ClaimRow).where(col(ClaimRow.begun_ms) < before_ms))
 
 
-def _is(held: Claim) -> ColumnElement[bool]:
-    return and_(
-        col(ClaimRow.key_id) == held.key_id,
-        col(ClaimRow.name) == held.name,
-        col(ClaimRow.process_id) == held.process_id,
-        col(ClaimRow.ended_ms).is_(None),
-    )
+class _Found(Struct, frozen=True):
+    """A claim as it stands."""
+
+    body_digest: bytes
+    process_id: bytes
+    job_id: bytes | None
+    begun_ms: int
+    ended_ms: int | None
+    answer: bytes | None
 
 
-def _earlier(session: Session, found: ClaimRow, wanted: Claim, now_ms: int) -> Earlier | None:
+def _held(held: Claim) -> dict[str, Any]:
+    return {"key": held.key_id, "held_name": held.name, "process": held.process_id}
+
+
+def _found(rows: Rows, wanted: Claim) -> _Found | None:
+    found = rows.find(ClaimRow, (wanted.key_id, wanted.name), *_Found.__struct_fields__)
+    return _Found(*found) if found else None
+
+
+def _earlier(rows: Rows, found: _Found, wanted: Claim, now_ms: int) -> Earlier | None:
     """What a claim that still stands says; None where its request never ran and never will."""
-    process = session.get(ProcessRow, found.process_id)
-    running = found.ended_ms is None and process is not None and process.until_ms >= now_ms
+    process = rows.find(ProcessRow, found.process_id, "until_ms")
+    running = found.ended_ms is None and process is not None and process[0] >= now_ms
     if found.ended_ms is None and not running:
-        request = session.get(RequestRow, found.job_id) if found.job_id else None
-        if request is None or request.state in _NEVER_RAN:
+        request = rows.find(RequestRow, found.job_id, "state") if found.job_id else None
+        if request is None or request[0] in _NEVER_RAN:
             return None
     return Earlier(
         same_body=found.body_digest == wanted.body_digest,

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import bindparam, delete, func, insert, update
+from sqlalchemy import BindParameter, bindparam, delete, func
 from sqlmodel import Session, col, select
 
 from pinaivu.store.gateway import METADATA, MeterRow, ProcessRow, RequestRow, ReservationRow
@@ -33,16 +33,41 @@ _CLOSED: Final = ("receipted", "refused")
 _NOBODY: Final = b""
 _METER: Final = METADATA.tables["meter"]
 _RESERVATION: Final = METADATA.tables["reservation"]
+_REQUEST: Final = METADATA.tables["request"]
+_KEY: Final[BindParameter[str]] = bindparam("key")
+_SINCE: Final[BindParameter[int]] = bindparam("since")
+_RESERVED: Final[BindParameter[bytes]] = bindparam("reservation")
 _READ: Final = (
     select(*(column for column in _METER.c if column.name != "key_id"))
-    .where(_METER.c.key_id == bindparam("key"))
+    .where(_METER.c.key_id == _KEY)
     .with_for_update()
 )
-_WRITE: Final = update(_METER).where(_METER.c.key_id == bindparam("key"))
 _TAKE: Final = (
     delete(_RESERVATION)
-    .where(_RESERVATION.c.reservation_id == bindparam("reservation"))
+    .where(_RESERVATION.c.reservation_id == _RESERVED)
     .returning(*(_RESERVATION.c[n] for n in ("job_id", "begun_ms", "tokens", "units", "streams")))
+)
+_LOOK: Final = (
+    select(_RESERVATION.c.job_id, _RESERVATION.c.streams)
+    .where(_RESERVATION.c.reservation_id == _RESERVED)
+    .with_for_update()
+)
+_BOUND: Final = select(_RESERVATION.c.job_id).where(
+    _RESERVATION.c.key_id == _KEY, _RESERVATION.c.job_id.is_not(None)
+)
+_COUNT_RESERVED: Final = select(
+    func.count(),
+    func.coalesce(func.sum(_RESERVATION.c.tokens), 0),
+    func.coalesce(func.sum(_RESERVATION.c.units), 0),
+).where(_RESERVATION.c.key_id == _KEY, _RESERVATION.c.begun_ms >= _SINCE)
+_COUNT_USED: Final = select(
+    func.count(),
+    func.coalesce(func.sum(_REQUEST.c.prompt_tokens + _REQUEST.c.output_tokens), 0),
+    func.coalesce(func.sum(_REQUEST.c.units), 0),
+).where(
+    _REQUEST.c.key_id == _KEY,
+    _REQUEST.c.created_ms >= _SINCE,
+    _REQUEST.c.job_id.not_in(_BOUND),
 )
 
 
@@ -59,6 +84,9 @@ class Meter(Struct, kw_only=True):
     month_tokens: int
     month_units: int
     streams: int
+
+
+_NAMES: Final = tuple(column.name for column in _READ.selected_columns)
 
 
 class _Reserved(Struct, frozen=True):
@@ -110,12 +138,12 @@ def month_start_ms(month: int) -> int:
     return int(datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC).timestamp()) * 1000
 
 
-def begin(session: Session, policy: Policy, want: Wanted) -> tuple[int, Meter]:
+def begin(rows: Rows, policy: Policy, want: Wanted) -> tuple[int, Meter]:
     """Let a request in: the units reserved for it (what is left, at most), and the meter then.
 
     Raises `Limited` where any limit of `policy` doesn't hold it.
     """
-    meter = _locked(session, want.key_id, want.now_ms)
+    meter = _locked(rows, want.key_id, want.now_ms)
     units = _units(policy, meter, want.units)
     _require_room(policy, meter, want.tokens)
     meter.minute_requests += 1
@@ -125,18 +153,16 @@ def begin(session: Session, policy: Policy, want: Wanted) -> tuple[int, Meter]:
     meter.month_tokens += want.tokens
     meter.month_units += units
     meter.streams += 1
-    _store(session, want.key_id, meter)
-    reserved = {
-        "reservation_id": want.reservation_id,
-        "key_id": want.key_id,
-        "process_id": want.process_id,
-        "job_id": None,
-        "begun_ms": want.now_ms,
-        "tokens": want.tokens,
-        "units": units,
-        "streams": 1,
-    }
-    session.connection().execute(insert(_RESERVATION), reserved)
+    _store(rows, want.key_id, meter)
+    rows.insert(
+        ReservationRow,
+        reservation_id=want.reservation_id,
+        key_id=want.key_id,
+        process_id=want.process_id,
+        begun_ms=want.now_ms,
+        tokens=want.tokens,
+        units=units,
+    )
     return units, meter
 
 
@@ -146,26 +172,25 @@ def bind(rows: Rows, reservation_id: bytes, job_id: bytes) -> bool:
 
 
 def settle(
-    session: Session, key_id: str, reservation_id: bytes, tokens: int, units: int, now_ms: int
+    rows: Rows, key_id: str, reservation_id: bytes, tokens: int, units: int, now_ms: int
 ) -> Meter | None:
     """Exchange a reservation for what its request used; None where that was done before."""
-    meter = _locked(session, key_id, now_ms)
-    if not _exchange(session, meter, reservation_id, tokens, units):
+    meter = _locked(rows, key_id, now_ms)
+    if not _exchange(rows, meter, reservation_id, tokens, units):
         return None
-    _store(session, key_id, meter)
+    _store(rows, key_id, meter)
     return meter
 
 
-def abandon(session: Session, key_id: str, reservation_id: bytes, now_ms: int) -> None:
+def abandon(rows: Rows, key_id: str, reservation_id: bytes, now_ms: int) -> None:
     """The request is over, and only its receipt will say what it used: `resolve` waits for it."""
-    mine = col(ReservationRow.reservation_id) == reservation_id
-    session.execute(update(ReservationRow).where(mine).values(process_id=_NOBODY))
-    resolve(session, key_id, reservation_id, now_ms)
+    rows.change(ReservationRow, reservation_id, process_id=_NOBODY)
+    resolve(rows, key_id, reservation_id, now_ms)
 
 
-def read_meter(session: Session, key_id: str, now_ms: int) -> Meter:
+def read_meter(rows: Rows, key_id: str, now_ms: int) -> Meter:
     """The meter now."""
-    return _locked(session, key_id, now_ms)
+    return _locked(rows, key_id, now_ms)
 
 
 def forget(session: Session, key_id: str) -> None:
@@ -180,9 +205,10 @@ def forget(session: Session, key_id: str) -> None:
 # Processes that ended without settling
 
 
-def alive(session: Session, process_id: bytes, until_ms: int) -> None:
+def alive(rows: Rows, process_id: bytes, until_ms: int) -> None:
     """The process serves until `until_ms` at least."""
-    session.merge(ProcessRow(process_id=process_id, until_ms=until_ms))
+    if not rows.change(ProcessRow, process_id, until_ms=until_ms):
+        rows.insert(ProcessRow, process_id=process_id, until_ms=until_ms)
 
 
 def abandoned(session: Session, now_ms: int, most: int) -> list[tuple[str, bytes]]:
@@ -203,42 +229,43 @@ def abandoned(session: Session, now_ms: int, most: int) -> list[tuple[str, bytes
     return [(key_id, identity) for key_id, identity in session.exec(query).all()]
 
 
-def resolve(session: Session, key_id: str, reservation_id: bytes, now_ms: int) -> None:
+def resolve(rows: Rows, key_id: str, reservation_id: bytes, now_ms: int) -> None:
     """Count what an ended process's request has used, as far as that is known.
 
     Nothing where nothing was dispatched, its receipt's figures where there is one; until then the
     most it may use stays reserved.
     """
-    meter = _locked(session, key_id, now_ms)
-    row = session.get(ReservationRow, reservation_id, with_for_update=True)
-    if row is None:
+    meter = _locked(rows, key_id, now_ms)
+    found = rows.run(_LOOK, reservation=reservation_id)
+    if not found:
         return
-    meter.streams -= row.streams
-    row.streams = 0
-    session.flush()
-    request = session.get(RequestRow, row.job_id) if row.job_id else None
+    ((job_id, streams),) = found
+    meter.streams -= streams
+    rows.change(ReservationRow, reservation_id, streams=0)
+    names = ("state", "prompt_tokens", "output_tokens", "units")
+    request = rows.find(RequestRow, job_id, *names) if job_id else None
     if request is None:
-        _exchange(session, meter, reservation_id, 0, 0)
-    elif request.state in _CLOSED:
-        used = request.prompt_tokens + request.output_tokens
-        _exchange(session, meter, reservation_id, used, request.units)
-    _store(session, key_id, meter)
+        _exchange(rows, meter, reservation_id, 0, 0)
+    else:
+        state, prompt, output, units = request
+        if state in _CLOSED:
+            _exchange(rows, meter, reservation_id, prompt + output, units)
+    _store(rows, key_id, meter)
 
 
-# The meter itself. These statements run for every request: plain ones, no mapped objects.
+# The meter itself.
 
 
-def _locked(session: Session, key_id: str, now_ms: int) -> Meter:
+def _locked(rows: Rows, key_id: str, now_ms: int) -> Meter:
     """The key's meter, locked, in the windows of `now_ms`; a window that ended begins at zero."""
-    found = session.connection().execute(_READ, {"key": key_id}).one_or_none()
-    if found is None:
-        session.add(MeterRow(key_id=key_id))
-        session.flush()
-        found = session.connection().execute(_READ, {"key": key_id}).one()
-    meter = Meter(**found._mapping)  # noqa: SLF001 - a public name of SQLAlchemy's
+    found = rows.run(_READ, key=key_id)
+    if not found:
+        rows.add_once(MeterRow, key_id=key_id)
+        found = rows.run(_READ, key=key_id)
+    meter = Meter(**dict(zip(_NAMES, found[0], strict=True)))
     minute, day, month = now_ms // MINUTE_MS, now_ms // DAY_MS, month_of(now_ms)
     if -1 in (meter.minute, meter.day, meter.month):
-        _recount(session, key_id, meter, now_ms)
+        _recount(rows, key_id, meter, now_ms)
     if minute > meter.minute:
         meter.minute, meter.minute_requests, meter.minute_tokens = minute, 0, 0
     if day > meter.day:
@@ -248,42 +275,25 @@ def _locked(session: Session, key_id: str, now_ms: int) -> Meter:
     return meter
 
 
-def _store(session: Session, key_id: str, meter: Meter) -> None:
-    session.connection().execute(_WRITE, {"key": key_id, **msgspec.structs.asdict(meter)})
+def _store(rows: Rows, key_id: str, meter: Meter) -> None:
+    rows.change(MeterRow, key_id, **msgspec.structs.asdict(meter))
 
 
-def _recount(session: Session, key_id: str, meter: Meter, now_ms: int) -> None:
+def _recount(rows: Rows, key_id: str, meter: Meter, now_ms: int) -> None:
     """Count the meter from what it is a cache of."""
     minute, day, month = now_ms // MINUTE_MS, now_ms // DAY_MS, month_of(now_ms)
     meter.minute, meter.day, meter.month = minute, day, month
-    meter.minute_requests, meter.minute_tokens, _ = _count(session, key_id, minute * MINUTE_MS)
-    _, meter.day_tokens, meter.day_units = _count(session, key_id, day * DAY_MS)
-    _, meter.month_tokens, meter.month_units = _count(session, key_id, month_start_ms(month))
+    meter.minute_requests, meter.minute_tokens, _ = _count(rows, key_id, minute * MINUTE_MS)
+    _, meter.day_tokens, meter.day_units = _count(rows, key_id, day * DAY_MS)
+    _, meter.month_tokens, meter.month_units = _count(rows, key_id, month_start_ms(month))
 
 
-def _count(session: Session, key_id: str, from_ms: int) -> tuple[int, int, int]:
+def _count(rows: Rows, key_id: str, from_ms: int) -> tuple[int, int, int]:
     """Requests, tokens and units since a time: of what is reserved, and of all other requests."""
-    reserved = select(
-        func.count(),
-        func.coalesce(func.sum(col(ReservationRow.tokens)), 0),
-        func.coalesce(func.sum(col(ReservationRow.units)), 0),
-    ).where(ReservationRow.key_id == key_id, col(ReservationRow.begun_ms) >= from_ms)
-    bound = select(ReservationRow.job_id).where(
-        ReservationRow.key_id == key_id, col(ReservationRow.job_id).is_not(None)
-    )
-    tokens = col(RequestRow.prompt_tokens) + col(RequestRow.output_tokens)
-    used = select(
-        func.count(),
-        func.coalesce(func.sum(tokens), 0),
-        func.coalesce(func.sum(col(RequestRow.units)), 0),
-    ).where(
-        RequestRow.key_id == key_id,
-        col(RequestRow.created_ms) >= from_ms,
-        col(RequestRow.job_id).not_in(bound),
-    )
-    both = zip(session.exec(reserved).one(), session.exec(used).one(), strict=True)
-    requests, tokens_sum, units = (int(one) + int(other) for one, other in both)
-    return requests, tokens_sum, units
+    (reserved,) = rows.run(_COUNT_RESERVED, key=key_id, since=from_ms)
+    (used,) = rows.run(_COUNT_USED, key=key_id, since=from_ms)
+    requests, tokens, units = (int(a) + int(b) for a, b in zip(reserved, used, strict=True))
+    return requests, tokens, units
 
 
 def _units(policy: Policy, meter: Meter, wanted: int) -> int:
@@ -317,14 +327,12 @@ def _require_room(policy: Policy, meter: Meter, tokens: int) -> None:
             raise Limited(limit, wanted, max(0, most - gone), ends_ms, meter)
 
 
-def _exchange(
-    session: Session, meter: Meter, reservation_id: bytes, tokens: int, units: int
-) -> bool:
+def _exchange(rows: Rows, meter: Meter, reservation_id: bytes, tokens: int, units: int) -> bool:
     """Count what was used in the place of the most, in the windows that was counted in."""
-    found = session.connection().execute(_TAKE, {"reservation": reservation_id}).one_or_none()
-    if found is None:
+    found = rows.run(_TAKE, reservation=reservation_id)
+    if not found:
         return False
-    row = _Reserved(*found)
+    row = _Reserved(*found[0])
     begun, more, dearer = row.begun_ms, tokens - row.tokens, units - row.units
     if begun // MINUTE_MS == meter.minute:
         meter.minute_tokens += more

@@ -18,6 +18,7 @@ from typing import Any, Final
 from sqlalchemy import ClauseElement, Dialect, bindparam, delete, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlmodel import SQLModel
 
 from pinaivu.errors import PinaivuError
@@ -97,17 +98,24 @@ class Rows:
         self._cursor.execute("RELEASE SAVEPOINT here")
 
     def _execute(self, statement: ClauseElement, values: dict[str, Any]) -> None:
-        text, places = _written(statement, self._dialect)
-        given = values if places is None else [values[name] for name in places]
-        self._cursor.execute(text, given)
+        text, places, constants = _written(statement, self._dialect)
+        named = constants | values
+        self._cursor.execute(text, named if places is None else [named[name] for name in places])
 
 
 @lru_cache(maxsize=256)
-def _written(statement: ClauseElement, dialect: Dialect) -> tuple[str, tuple[str, ...] | None]:
-    """A statement in the database's language; its values' names in order where they have one."""
+def _written(
+    statement: ClauseElement, dialect: Dialect
+) -> tuple[str, tuple[str, ...] | None, dict[str, Any]]:
+    """A statement in the database's language.
+
+    With it its values' names in order, where they have one, and those values that never change.
+    """
     compiled = statement.compile(dialect=dialect)
-    places = getattr(compiled, "positiontup", None)
-    return str(compiled), None if places is None else tuple(places)
+    assert isinstance(compiled, SQLCompiler)
+    places = compiled.positiontup
+    constants = {n: bind.value for n, bind in compiled.binds.items() if not bind.required}
+    return str(compiled), None if places is None else tuple(places), constants
 
 
 def _keys(key: Any) -> dict[str, Any]:

@@ -63,18 +63,26 @@ class Writer:
         """Return once everything handed over before is durable."""
         await self.write(lambda _session: None)
 
-    async def write_apart(self, action: Callable[[Session], T], *, synced: bool = False) -> T:
+    async def write_apart(self, action: Callable[[Session], T]) -> T:
+        """As `write_rows_apart`, for an action that needs the object layer."""
+
+        def run() -> T:
+            with self._database.begin_unsynced() as session:
+                return action(session)
+
+        return await trio.to_thread.run_sync(run)
+
+    async def write_rows_apart(self, action: Callable[[Rows], T], *, synced: bool = False) -> T:
         """Run `action` in a transaction of its own, beside the others, and return its value.
 
         For short transactions whose locks must not be held together with other writes' locks, and
         that need not be durable before they return, unless `synced`. It is never cancelled: when
         this ends, the transaction has been carried out or has failed.
         """
-        begin = self._database.begin if synced else self._database.begin_unsynced
 
         def run() -> T:
-            with begin() as session:
-                return action(session)
+            with self._database.begin_rows(synced=synced) as rows:
+                return action(rows)
 
         return await trio.to_thread.run_sync(run)
 

@@ -110,10 +110,11 @@ class SharedKey:
         receipt bills what was acknowledged.
         """
         with self._opened() as database, database.begin() as session:
-            before = read_meter(session, self.key_id, now_ms())
+            rows = database.rows_of(session)
+            before = read_meter(rows, self.key_id, now_ms())
             forget(session, self.key_id)
             session.flush()
-            after = read_meter(session, self.key_id, now_ms())
+            after = read_meter(rows, self.key_id, now_ms())
         cached, counted = asdict(before), asdict(after)
         short = [name for name, most in cached.items() if most < counted[name]]
         assert not short, f"{cached} is cached, {counted} is counted"

@@ -91,8 +91,8 @@ class Child:
     async def claim(self, name: str) -> str:
         """Claim an Idempotency-Key."""
         wanted = self._claim(name)
-        earlier = await self._writer.write_apart(
-            lambda session: claims.claim(session, wanted, now_ms()), synced=True
+        earlier = await self._writer.write_rows_apart(
+            lambda rows: claims.claim(rows, wanted, now_ms()), synced=True
         )
         if earlier is None:
             return "claimed"

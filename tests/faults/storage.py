@@ -38,9 +38,10 @@ class FaultyDatabase(Database):
             yield session
 
     @contextmanager
-    def begin_rows(self) -> Iterator[Rows]:
-        """As the real one, until the commit."""
-        with self._faulty(super().begin_rows()) as rows:
+    def begin_rows(self, *, synced: bool = True) -> Iterator[Rows]:
+        """As the real one, until the commit; what isn't synced has no faults."""
+        real = super().begin_rows(synced=synced)
+        with self._faulty(real) if synced else real as rows:
             yield rows
 
     @contextmanager

@@ -75,9 +75,11 @@ def processes(url: str, policy: Policy) -> Iterator[tuple[Database, str, Process
 def audit(database: Database, key_id: str) -> int:
     """The meter is what requests and reservations say; the day's tokens."""
     with database.begin() as session:
-        before = read_meter(session, key_id, now_ms())
+        rows = database.rows_of(session)
+        before = read_meter(rows, key_id, now_ms())
         forget(session, key_id)
-        after = read_meter(session, key_id, now_ms())
+        session.flush()
+        after = read_meter(rows, key_id, now_ms())
     assert before == after
     return before.day_tokens
 

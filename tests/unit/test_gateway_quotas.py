@@ -60,9 +60,11 @@ class Desk:
     def audit(self, key_id: str) -> None:
         """The meter is what requests and reservations say, counted anew."""
         with self.database.begin() as session:
-            before = read_meter(session, key_id, self.clock())
+            rows = self.database.rows_of(session)
+            before = read_meter(rows, key_id, self.clock())
             forget(session, key_id)
-            after = read_meter(session, key_id, self.clock())
+            session.flush()
+            after = read_meter(rows, key_id, self.clock())
             under_way = session.exec(
                 select(ReservationRow).where(
                     ReservationRow.key_id == key_id, ReservationRow.streams == 1
@@ -287,7 +289,7 @@ async def test_settling_is_repeated_until_the_database_takes_it(
             raise StorageFailed("as told")
 
         with monkeypatch.context() as patch:
-            patch.setattr(found.quotas._writer, "write_apart", fails)
+            patch.setattr(found.quotas._writer, "write_rows_apart", fails)
             await found.quotas.settle(held, (1, 1))
             with pytest.raises(StorageFailed):
                 await found.quotas.beat()
