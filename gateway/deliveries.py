@@ -67,7 +67,8 @@ def recovered_leg(row: AttemptRow, job: Job) -> Leg:
     """A leg from what was durable: never fewer acknowledgements and tokens than were released.
 
     The text is gone, so its commitment is zero and the segment ends where the failure says, or
-    where it began.
+    where it began. Without a signed failure it was this gateway that let go of the node, whatever
+    the node did: the client is gone, and no node is blamed.
     """
     award, failure = award_of(row), failure_of(row)
     said = failure.message if failure else None
@@ -75,7 +76,7 @@ def recovered_leg(row: AttemptRow, job: Job) -> Leg:
     return Leg(
         award=award,
         award_digest=row.award_digest,
-        result=said.reason if said else Reason.STREAM_BROKEN,
+        result=said.reason if said else Reason.CLIENT_GONE,
         text=None,
         output_tokens=(
             said.output_tokens if said else tokens_acknowledged(acks, job.max_output_tokens)

@@ -15,6 +15,7 @@ from pinaivu.codes import Outcome, Reason, Status
 from pinaivu.keys import SecretKey
 from pinaivu.messages import Receipt
 from pinaivu.p2p import wire
+from pinaivu.reputation.samples import Finding, samples_of
 from pinaivu.store.database import open_database
 from pinaivu.store.gateway import AttemptRow, OutboxRow, ReceiptRow, RequestRow
 from pinaivu.typed_data import Signed, signed_from_bytes
@@ -62,7 +63,7 @@ async def test_delivery_is_sent_again_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_answer_cut_by_a_restart_is_delivered_as_failed(tmp_path: Path) -> None:
-    """Never with fewer acknowledgements than the node holds; the award is not lost."""
+    """Never with fewer acknowledgements than the node holds; the node is not blamed for it."""
     keys = Keys()
     held = []
     speaking = trio.Event()
@@ -86,9 +87,10 @@ async def test_answer_cut_by_a_restart_is_delivered_as_failed(tmp_path: Path) ->
         assert delivery is not None
         (part,) = delivery.message.parts
         assert delivery.message.outcome == Outcome.FAILED
-        assert part.result == Reason.STREAM_BROKEN
+        assert part.result == Reason.CLIENT_GONE
         assert part.acks >= held[0].acks.acks >= 3
         assert (receipt.status, receipt.total) == (Status.FAILED, 0)
+        assert [sample.finding for sample in samples_of(receipt)] == [Finding.NOTHING]
 
 
 async def test_reported_failure_is_on_the_delivery_after_a_restart(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ async def test_reported_failure_is_on_the_delivery_after_a_restart(tmp_path: Pat
             _kill(net)
         async with network(tmp_path, keys=keys, coordinator=coordinator) as net:
             receipt = await net.receipt()
-        assert [s.result for s in receipt.segments] == [13, 15]
+        assert [s.result for s in receipt.segments] == [Reason.REFUSED_CAPACITY, Reason.CLIENT_GONE]
         assert len(coordinator[0].only.failures) == 1
 
 
