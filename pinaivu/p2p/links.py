@@ -38,6 +38,7 @@ Session = Callable[[FrameStream], Awaitable[None]]
 Job = Callable[[FrameStream, bytes], Awaitable[None]]
 """Gets a ready stream together with the first frame that came on it."""
 
+_GIVE_WAY_S = 0.02  # opening a stream costs both sides a millisecond, before a first token
 _logger = logging.getLogger(__name__)
 
 
@@ -146,14 +147,17 @@ async def keep_ready(
 
     Jobs run in the nursery `jobs`, which should outlive the connection: they see it break on
     their own streams, and their exceptions are logged and go no further. A stream that breaks
-    unused, or can't be opened, is tried again after `pause` seconds. Runs until cancelled; raises
-    `NotConnected` when the connection is gone. Unused streams are reset in the end.
+    unused, or can't be opened, is tried again after `pause` seconds. While more than half of them
+    are left, the next one gives way for a moment to the job that begins. Runs until cancelled;
+    raises `NotConnected` when the connection is gone. Unused streams are reset in the end.
     """
     unused: set[FrameStream] = set()
     places = trio.Semaphore(idle)
     try:
         while True:
             await places.acquire()
+            if len(unused) > idle // 2:
+                await trio.sleep(_GIVE_WAY_S)
             try:
                 stream = await host.open_stream(peer, protocol, limits)
             except StreamBroken as error:
