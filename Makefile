@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
+# Python keeps what it has compiled: the tests start some hundred processes of the same modules.
+export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help deploy setup lint types imports abi test test-deep test-docs test-fresh test-contracts demo \
         clean-demo lock format fuzz coverage slither prove bench-gas bench-auction bench-reputation \
         bench-auction-economics bench-gateway bench-peers bench-transcripts test-networks-1 \
