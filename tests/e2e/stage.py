@@ -177,8 +177,8 @@ class Stage:
         return _with_descendants(self.network.children[name].pid)
 
     def engine(self, node: str) -> int:
-        """The engine of a node."""
-        return next(pid for pid in self.pids(node) if b"llamacpp_server" in _command_line(pid))
+        """The engine of a node, not the tether that holds it and names it, too."""
+        return [pid for pid in self.pids(node) if b"llamacpp_server" in _command_line(pid)][-1]
 
 
 class Streaming:
