@@ -26,6 +26,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from node.engines import spec as engines
+from node.engines.measure import Effort
 from node.engines.spec import EngineSpec
 from node.errors import BadConfig
 from node.pricing import FixedPrice, IdleDiscount, Pricing
@@ -97,10 +98,16 @@ class Attached(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"
 
 
 class Measure(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much is measured at start-up: requests one after the other, and tokens of each."""
+    """How much is measured at start-up: see `Effort`."""
 
     runs: Annotated[int, Meta(ge=1, le=20)] = 2
     tokens: Annotated[int, Meta(ge=16, le=1024)] = 32
+    sentences: Annotated[int, Meta(ge=1, le=64)] = 8
+
+    @property
+    def effort(self) -> Effort:
+        """The same, for who measures."""
+        return Effort(self.runs, self.tokens, self.sentences)
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -25,7 +25,7 @@ from node.config import MOST_LOGS, Config, LogConfig, ModelConfig, engine_spec
 from node.control import CoordinatorLink
 from node.directory import HttpDirectory
 from node.engines.gguf_tokenizer import check_files
-from node.engines.measure import Effort, measure
+from node.engines.measure import measure
 from node.engines.spec import child_environment
 from node.engines.supervisor import EngineEvent, Supervisor
 from node.errors import DirectoryUnavailable
@@ -229,8 +229,9 @@ async def _start_model(
     supervisor = Supervisor(spec, log_path=log_path, report=_report_engine(model.name, heard))
     client = await nursery.start(supervisor.run)
     nonce = around.random_bytes(8).hex()
-    effort = Effort(runs=model.measure.runs, tokens=model.measure.tokens)
-    measured = await measure(client, spec, clock_ns=around.clock_ns, nonce=nonce, effort=effort)
+    measured = await measure(
+        client, spec, clock_ns=around.clock_ns, nonce=nonce, effort=model.measure.effort
+    )
     _logger.info("%s promises %s, alone it shows %s", model.name, measured.promise, measured.alone)
     return ServedModel(
         name=model.name,

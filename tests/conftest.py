@@ -3,10 +3,15 @@
 With `PINAIVU_REQUIRE_ALL=1` a test that needs a chain, an engine, a database server, a browser, a
 proxy or network namespaces fails where it would be skipped, and so does a module that skips itself.
 `PINAIVU_WITHOUT` names markers whose programs a machine can't have, space-separated.
+
+No test speaks TLS with the outside, but most HTTP clients load the machine's trust roots as they
+are made, which takes more time than a request. Here, and in the processes that tests start, these
+are one certificate.
 """
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Final
 
 import hypothesis
@@ -20,6 +25,7 @@ WITHOUT: Final = "PINAIVU_WITHOUT"
 hypothesis.settings.register_profile("default", deadline=None)  # no test is about time
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile("default")
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("trust_root.pem"))
 _NEEDED: Final = ("chain", "database", "browser", "netns", "proxy", "engine", "e2e")
 
 

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gguf import GGUFReader, LlamaFileType
-
 from node.engines.errors import EngineUnusable
+from node.engines.gguf_metadata import read_metadata
 from pinaivu.encoding import jcs, to_hex
 from pinaivu.errors import PinaivuError
 from pinaivu.model_card import ModelCard, ModelFile, tokenizer_digest
@@ -57,11 +56,12 @@ class ModelFiles:
 
 def convert(gguf: Path, revision: str) -> ModelFiles:
     """The files of a model. Raises `EngineUnusable` for a GGUF file that can't be converted."""
+    from gguf import LlamaFileType  # noqa: PLC0415  # a node that runs needs none of it
+
     try:
-        reader = GGUFReader(gguf)
+        fields = read_metadata(gguf)
     except (OSError, ValueError) as error:
         raise EngineUnusable(f"{gguf} is no GGUF file: {error}") from error
-    fields = {name: field.contents() for name, field in reader.fields.items()}
     try:
         tokenizer_json = _tokenizer_json(fields)
         template = str(fields["tokenizer.chat_template"])

@@ -23,7 +23,7 @@ from pinaivu.codes import JobKind
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_1000_S: Final = 10**12
 _FEWEST_TOKENS: Final = 8
-_FILLER: Final = "Tell a long story about a lighthouse, its keeper, and the sea. " * 8
+_SENTENCE: Final = "Tell a long story about a lighthouse, its keeper, and the sea. "
 
 
 class MeasuredEngine(Protocol):
@@ -58,10 +58,14 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much to measure: requests one after the other, and tokens of each."""
+    """How much to measure: requests one after the other, tokens of each, sentences of its prompt.
+
+    A sentence is about 15 tokens.
+    """
 
     runs: int = 3
     tokens: int = 48
+    sentences: int = 8
 
 
 async def measure(
@@ -79,7 +83,7 @@ async def measure(
     """
 
     async def one(label: str) -> EnginePromise:
-        body = _body(spec, f"{nonce} {label}. {_FILLER}", effort)
+        body = _body(spec, f"{nonce} {label}. {_SENTENCE * effort.sentences}", effort)
         if spec.main_kind == JobKind.EMBEDDING:
             return await _timed_embedding(engine, body, clock_ns)
         return await _timed(engine, spec.main_kind, body, clock_ns)

@@ -266,7 +266,7 @@ class Network:
                     "files": str(self.folder.model_files),
                     "price_out": price,
                     "idle_discount_ppm": discount,
-                    "measure": {"runs": 1, "tokens": 16},
+                    "measure": {"runs": 1, "tokens": 16, "sentences": 2},
                     "engine": self._engine(slots),
                 }
             ],

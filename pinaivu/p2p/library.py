@@ -233,8 +233,9 @@ def _patch() -> None:
 def _quiet_loggers() -> None:
     """Silence the library: it shouts ERROR for every lost peer, and some modules set own levels."""
     for name in ("libp2p", *logging.root.manager.loggerDict):
-        if name.partition(".")[0] == "libp2p":
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        logger = logging.getLogger(name)
+        if name.partition(".")[0] == "libp2p" and logger.level != logging.CRITICAL:
+            logger.setLevel(logging.CRITICAL)  # empties the caches of all loggers there are
 
 
 def _limits() -> Any:

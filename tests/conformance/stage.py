@@ -110,7 +110,7 @@ class Stage(Network):
             "name": MODEL,
             "files": str(self.scripted_files),
             "price_out": 4_000_000,
-            "measure": {"runs": 1, "tokens": 16},
+            "measure": {"runs": 1, "tokens": 16, "sentences": 2},
             "engine": {
                 "kind": "attached",
                 "url": self.engine_url,
@@ -154,7 +154,7 @@ def _real() -> dict[str, Any]:
     return {
         "name": REAL_MODEL,
         "price_out": 4_000_000,
-        "measure": {"runs": 1, "tokens": 16},
+        "measure": {"runs": 1, "tokens": 16, "sentences": 2},
         "engine": engine,
     }
 

@@ -28,16 +28,23 @@ from pinaivu.typed_data import Signed, signed_from_json
 T = TypeVar("T")
 PATIENCE_S: Final = 90.0
 _POLL_S: Final = 0.02
+_ASK_S: Final = 0.2  # what takes a request to see, and comes in seconds
 
 
-def until(what: str, look: Callable[[], T | None], *, within_s: float = PATIENCE_S) -> T:
+def until(
+    what: str,
+    look: Callable[[], T | None],
+    *,
+    within_s: float = PATIENCE_S,
+    every_s: float = _POLL_S,
+) -> T:
     """The first value of `look` that is neither None nor false; fails with `what` otherwise."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         found = look()
         if found:
             return found
-        time.sleep(_POLL_S)
+        time.sleep(every_s)
     raise AssertionError(f"not within {within_s:.0f} s: {what}")
 
 
@@ -81,7 +88,9 @@ class Stage:
 
     def await_receipt(self, request_id: str) -> Receipt:
         """The receipt, once the gateway has it."""
-        found = until(f"a receipt of {request_id}", lambda: self.receipt(request_id))
+        found = until(
+            f"a receipt of {request_id}", lambda: self.receipt(request_id), every_s=_ASK_S
+        )
         return found[0].message
 
     def await_final(self, request_id: str) -> Receipt:
@@ -91,7 +100,7 @@ class Stage:
             found = self.receipt(request_id)
             return found[0].message if found and found[1] == "final" else None
 
-        receipt = until(f"{request_id} is final on chain", look)
+        receipt = until(f"{request_id} is final on chain", look, every_s=_ASK_S)
         (log,) = (log for log in self.network.logs if log.log_id == receipt.log_id)
         public = httpx.get(f"{log.url}/receipts/{request_id}", timeout=30).json()
         assert len(public["receipts"]) == 1
@@ -168,8 +177,8 @@ class Stage:
         return _with_descendants(self.network.children[name].pid)
 
     def engine(self, node: str) -> int:
-        """The engine of a node."""
-        return next(pid for pid in self.pids(node) if b"llamacpp_server" in _command_line(pid))
+        """The engine of a node, not the tether that holds it and names it, too."""
+        return [pid for pid in self.pids(node) if b"llamacpp_server" in _command_line(pid)][-1]
 
 
 class Streaming:

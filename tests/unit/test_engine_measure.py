@@ -107,6 +107,14 @@ async def test_every_prompt_begins_differently() -> None:
     assert all(prompt.startswith("n1 ") for prompt in prompts)
 
 
+async def test_prompts_are_as_long_as_they_are_to_be() -> None:
+    engine = ScriptedEngine([answer(1, 1)] * 2)
+    effort = Effort(runs=1, sentences=3)
+    await measure(engine, spec(), clock_ns=engine.clock, nonce="n1", effort=effort)
+    prompts = [body["messages"][0]["content"] for body in engine.bodies]
+    assert [prompt.count("lighthouse") for prompt in prompts] == [3, 3]
+
+
 @pytest.mark.parametrize(
     "steps",
     [answer(10, 10, tokens=8), [(MS, [ROLE])], [(MS, [text()] * 20), (MS, [usage(20)])]],

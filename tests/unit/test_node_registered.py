@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import pytest
 import trio
 import trio.testing
 
@@ -56,13 +55,9 @@ async def served(chain: Chain, *, named: Sequence[str] = ()) -> list[str]:
     return handed
 
 
-@pytest.fixture
-def clock(autojump_clock: trio.testing.MockClock) -> trio.testing.MockClock:
-    return autojump_clock
-
-
-@pytest.mark.usefixtures("clock")
-async def test_each_is_served_once_and_newcomers_follow() -> None:
+async def test_each_is_served_once_and_newcomers_follow(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
     """The chain is asked for what is new only; an endpoint that is gone is asked again."""
     chain = Chain([gateway(1), gateway(2)], None, [gateway(2), gateway(3)])
     handed = await served(chain)
@@ -70,14 +65,16 @@ async def test_each_is_served_once_and_newcomers_follow() -> None:
     assert chain.asked == [None, 10, 10]
 
 
-@pytest.mark.usefixtures("clock")
-async def test_who_is_named_is_not_served_twice() -> None:
+async def test_who_is_named_is_not_served_twice(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
     name = "0x" + gateway(1).hex()
     assert await served(Chain([gateway(1), gateway(2)]), named=[name]) == ["0x" + gateway(2).hex()]
 
 
-@pytest.mark.usefixtures("clock")
-async def test_a_flood_of_registrations_is_bounded() -> None:
+async def test_a_flood_of_registrations_is_bounded(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
     """Those who were there first stay."""
     flood = [gateway(n) for n in range(1, 200)]
     handed = await served(Chain([gateway(500)], flood))
