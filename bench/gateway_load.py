@@ -24,7 +24,7 @@ import trio
 from msgspec import Struct
 
 from bench.gateway_client import request_bytes
-from bench.gateway_processes import Stage, stage
+from bench.gateway_processes import Say, Stage, stage
 from pinaivu.local.folder import MODEL
 
 GROWTH: Final = 24 << 20
@@ -60,20 +60,21 @@ class Outcome(Struct, frozen=True):
         return max(self.resident[1:]) - self.resident[0]
 
 
-async def run(running: Stage, load: Load) -> Outcome:
+async def run(running: Stage, load: Load, say: Say) -> Outcome:
     """All rounds; raises where an answer is none of those that a client may get."""
     answers: Counter[str] = Counter()
     resident = []
     port, key = running.doors["standing"]
     random = Random(1)  # noqa: S311 - the same clients in every run
-    for _ in range(load.rounds):
+    for number in range(load.rounds):
         async with trio.open_nursery() as nursery:
-            for number in range(load.streams):
-                kind = KINDS[number % len(KINDS)]
+            for place in range(load.streams):
+                kind = KINDS[place % len(KINDS)]
                 client = Client(port, _request(key, load), load, random.random())
                 nursery.start_soon(client.play, kind, answers)
         await trio.to_thread.run_sync(_settle, running)
         resident.append(running.usage().resident["gateway"])
+        say(f"round {number + 1} of {load.rounds}: {megabytes(resident[-1:])} MiB")
     return Outcome(dict(answers), resident)
 
 
@@ -152,7 +153,7 @@ def main() -> int:
         tempfile.TemporaryDirectory() as folder,
         stage(Path(folder), print, litellm=False, slots=SLOTS) as running,
     ):
-        outcome = trio.run(run, running, load)
+        outcome = trio.run(run, running, load, print)
     for kind, number in sorted(outcome.answers.items()):
         print(f"{number:6} {kind}")
     print(f"gateway, resident MiB after each round: {megabytes(outcome.resident)}")
