@@ -15,6 +15,7 @@ can need; and in time: for a first token, between frames, and by the job's deadl
 ends without its end frame has failed, whatever came before.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -119,6 +120,9 @@ class Relay:
         self.first_token_ms = 0
         self.finished_ms = 0
         self.completion: Signed[Completion] | None = None
+        # One scope for all the waiting: making one for each frame costs more than counting it.
+        self._silence = trio.CancelScope()
+        self._last_wait = False
         self._near_border = 0  # from this count on, a node may be waiting for an acknowledgement
         self._whole_count: int | None = None
 
@@ -129,14 +133,10 @@ class Relay:
         `StorageFailed` when an acknowledgement can't be made durable.
         """
         try:
-            self._stream.send(wire.encode(self._dispatch()))
-            while self.completion is None:
-                await self._answer.outlet.drained()
-                for payload in await self._receive():
-                    self._take(wire.read_work_up(payload))
-                if self._answer.shown:  # nothing is as urgent as the first token
-                    await self._answer.outlet.begun()
-                await self._acknowledge()
+            with self._silence:
+                await self._to_the_end()
+            if self.completion is None:
+                raise self._too_late()
         except (InvalidEncoding, BadResponse) as error:
             raise AttemptFailed(Reason.PROTOCOL_VIOLATION, str(error)) from error
         except (StorageFailed, ClientStalled):  # not the node's fault
@@ -147,6 +147,16 @@ class Relay:
             self.finished_ms = self._now_ms()
         self._require_whole(self.completion.message)
         self._whole_count = self._final_count()
+
+    async def _to_the_end(self) -> None:
+        self._stream.send(wire.encode(self._dispatch()))
+        while self.completion is None:
+            await self._answer.outlet.drained()
+            for payload in await self._receive():
+                self._take(wire.read_work_up(payload))
+            if self._answer.shown:  # nothing is as urgent as the first token
+                await self._answer.outlet.begun()
+            await self._acknowledge()
 
     @property
     def output_tokens(self) -> int:
@@ -183,13 +193,23 @@ class Relay:
         left = (self._job.deadline_ms - self._now_ms()) / 1000
         if left <= 0:
             raise AttemptFailed(Reason.TOO_SLOW, "the job's deadline has passed")
-        patience = self._patience.between if self.first_token_ms else self._patience.first_token
-        with trio.move_on_after(min(patience, left)):
-            return await self._stream.receive_many()
-        if left <= patience:
-            raise AttemptFailed(Reason.TOO_SLOW, "the job's deadline came before the answer's end")
+        self._last_wait = left <= self._awaited
+        self._silence.deadline = trio.current_time() + min(self._awaited, left)
+        frames = await self._stream.receive_many()
+        self._silence.deadline = math.inf
+        return frames
+
+    @property
+    def _awaited(self) -> float:
+        """How long the node may be silent now, seconds."""
+        return self._patience.between if self.first_token_ms else self._patience.first_token
+
+    def _too_late(self) -> AttemptFailed:
+        """Why what was waited for last has not come."""
+        if self._last_wait:
+            return AttemptFailed(Reason.TOO_SLOW, "the job's deadline came before the answer's end")
         reason = Reason.TOO_SLOW if self.first_token_ms else Reason.SILENT
-        raise AttemptFailed(reason, f"the node sent nothing for {patience:g} s")
+        return AttemptFailed(reason, f"the node sent nothing for {self._awaited:g} s")
 
     def _close_to_border(self) -> bool:
         """Whether a node that counts as it may could be waiting for the next acknowledgement."""
