@@ -48,6 +48,7 @@ PATHS: Final = {
 }
 """Where each kind of request goes."""
 _OK: Final = 200
+_REFUSALS: Final = range(400, 500)
 _DONE: Final = b"[DONE]"
 _ERROR: Final = b'{"error"'
 
@@ -204,6 +205,7 @@ class Events:
         self._deadline: float | None = deadline
         self._token_s = token_s
         self._done = False
+        self._begun = False  # something of an answer was given
         self._error = b""
 
     def __aiter__(self) -> Self:
@@ -213,7 +215,7 @@ class Events:
         """The payloads of the next read that holds any. Time that the caller takes is not counted.
 
         An error that the engine sends inside the stream is `EngineBrokeOff`, behind what came
-        before it.
+        before it; `EngineRefused` where it is all that comes and names a status from 400 to 499.
         """
         if self._error:
             raise self._failure()
@@ -228,6 +230,7 @@ class Events:
             if payload.startswith(_ERROR):
                 self._error = payload
                 if place:
+                    self._begun = True
                     return batch[:place]
                 raise self._failure()
         if batch[-1] == _DONE:
@@ -235,9 +238,12 @@ class Events:
             batch.pop()
             if not batch:
                 raise StopAsyncIteration
+        self._begun = True
         return batch
 
-    def _failure(self) -> EngineBrokeOff:
+    def _failure(self) -> EngineRefused | EngineBrokeOff:
+        if not self._begun and (status := _status(self._error)) in _REFUSALS:
+            return EngineRefused(status, self._error)
         return EngineBrokeOff(f"the engine failed: {self._error[:500].decode(errors='replace')}")
 
     async def _next(self) -> list[bytes]:
@@ -248,6 +254,14 @@ class Events:
             return self._decoder.feed(chunk)
         except EventTooLong as error:
             raise EngineBrokeOff(f"the engine's stream is no event stream: {error}") from error
+
+
+def _status(error: bytes) -> int:
+    """What an error event gives as its status; 0 where it gives none."""
+    try:
+        return int(json.loads(error)["error"]["code"])
+    except (ValueError, LookupError, TypeError):
+        return 0
 
 
 async def _embeddings(exchange: "_Exchange", deadline: float) -> AsyncIterator[list[bytes]]:

@@ -26,6 +26,14 @@ def matrix(tried: Mapping[str, Iterable[Try]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def tries(column: str) -> list[Try]:
+    """What the page's table says of a column: tries that all passed."""
+    head, _, *rows = ([cell.strip() for cell in line.split("|")] for line in on_page().splitlines())
+    place = head.index(column)
+    ways = ((row[1], way) for row in rows for way in row[place].split(", ") if way)
+    return [(feature, way == "streaming", True) for feature, way in ways]
+
+
 def on_page() -> str:
     """The table that the page has now."""
     text = PAGE.read_text(encoding="utf-8")

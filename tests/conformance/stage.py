@@ -2,6 +2,7 @@
 
 `node-1` runs llama.cpp with the small model, embeddings too; `node-2` is attached to a
 `scripted_engine` process, under a model of its own whose template shows tools, images and thinking.
+Where there is an environment with vLLM, `node-3` runs that with the small model.
 """
 
 import json
@@ -26,8 +27,10 @@ from pinaivu.local.payer import ensure_grant, new_api_key
 from pinaivu.manifest import local_development_parameters
 from pinaivu.model_card import ModelCard, ModelFile, tokenizer_digest
 from tests.conformance.cases import ENGINE_MODEL, MODEL
+from tests.conformance.vllm_model import write_vllm_model
 from tests.unit.tiny_tokenizer import tiny_tokenizer_json
 
+VLLM_MODEL: Final = f"{REAL_MODEL}-f16"
 CONTEXT: Final = 4096
 TEMPLATE: Final = (
     "{% for tool in tools or [] %}<|begin|>tool {{ tool | tojson }}<|end|>{% endfor %}"
@@ -46,8 +49,11 @@ TEMPLATE: Final = (
 class Stage(Network):
     """The network, its scripted engine, and a key on it."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, vllm_python: str | None = None) -> None:
+        """`vllm_python`: the Python of an environment that vLLM is installed in."""
         super().__init__(folder, say=lambda _: None)
+        self._vllm_python = vllm_python
+        self._vllm_files = folder.root / "vllm-model"
         self.engine_url = f"http://127.0.0.1:{free_port()}"
         self.scripted_files = folder.root / "scripted-model"
         self.models[MODEL] = self.scripted_files
@@ -55,14 +61,22 @@ class Stage(Network):
 
     def start(self) -> None:
         """Bring it up; ready when both models are on offer."""
-        card = write_model(self.scripted_files)
+        cards = {MODEL: write_model(self.scripted_files)}
         self._prepare_model()
+        if self._vllm_python:
+            self.models[VLLM_MODEL] = self._vllm_files
+            cards[VLLM_MODEL] = write_vllm_model(
+                gguf_path(), self.folder.model_files, self._vllm_files
+            )
         self.chain.start()
         parameters = local_development_parameters(self.chain.process.url, finality_blocks=0)
         self.folder.parameters.write_bytes(parameters.to_jcs())
         self.chain.prepare(SIMULATED_MEASUREMENT, parameters.digest())
-        record = ModelRecord(card.fingerprint, card.tokenizer_digest, 250_000, CONTEXT)
-        fill(self.chain.client, self.chain.sender("admin"), {MODEL: record}, [])
+        records = {
+            name: ModelRecord(card.fingerprint, card.tokenizer_digest, 250_000, CONTEXT)
+            for name, card in cards.items()
+        }
+        fill(self.chain.client, self.chain.sender("admin"), records, [])
         self.chain.await_allowed(SIMULATED_MEASUREMENT, parameters.digest(), lambda _: None)
         (log,) = self.logs
         log.log_id = self.chain.open_log(log.operator)
@@ -76,9 +90,11 @@ class Stage(Network):
         self._start_engine()
         self._start("node-1", _real() | {"files": str(self.folder.model_files)})
         self._start("node-2", self._scripted())
+        if self._vllm_python:
+            self._start("node-3", self._vllm(self._vllm_python))
         ensure_grant(self.folder, self.chain.client, log.log_id, log.payer)
         self.key = new_api_key(self.folder, "conformance")
-        self.children["coordinator"].wait_until(self._both_on_offer, within_s=180)
+        self.children["coordinator"].wait_until(self._on_offer, within_s=180)
 
     def _start_engine(self) -> None:
         port = self.engine_url.rpartition(":")[2]
@@ -122,11 +138,32 @@ class Stage(Network):
             },
         }
 
-    def _both_on_offer(self) -> bool:
-        for name in ("node-1", "node-2"):
-            self.children[name].require_running()
+    def _vllm(self, python: str) -> dict[str, Any]:
+        return {
+            "name": VLLM_MODEL,
+            "files": str(self._vllm_files),
+            "price_out": 4_000_000,
+            "measure": {"runs": 1, "tokens": 16, "sentences": 2},
+            "engine": {
+                "kind": "vllm",
+                "directory": str(self._vllm_files),
+                "python": python,
+                "slots": 4,
+                "context_tokens": 2048,
+                # On CPUs the last one is the part of the machine's memory that it takes.
+                "extra": [
+                    *("--enforce-eager", "--dtype", "float32"),
+                    *("--gpu-memory-utilization", "0.2"),
+                ],
+            },
+        }
+
+    def _on_offer(self) -> bool:
+        for name, child in self.children.items():
+            if name.startswith("node-"):
+                child.require_running()
         found = read_json(f"{self.log_url}/market")["models"]
-        return set(found) >= {MODEL, REAL_MODEL}
+        return set(found) >= {REAL_MODEL, *self.models}
 
     def gateway_rows(self, query: str) -> list[Any]:
         """Rows of the gateway's database, which is only read."""
@@ -177,9 +214,9 @@ def write_model(folder: Path) -> ModelCard:
 
 
 @contextmanager
-def stage(root: Path) -> Iterator[Stage]:
+def stage(root: Path, vllm_python: str | None = None) -> Iterator[Stage]:
     """A running stage in a folder."""
-    made = Stage(Folder(root))
+    made = Stage(Folder(root), vllm_python)
     try:
         made.start()
         yield made

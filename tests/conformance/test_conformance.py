@@ -1,7 +1,9 @@
 """The matrix: official SDKs against client → gateway → coordinator → node → engine, all real.
 
-Protocol cells run on a scripted engine, which checks the exact body it gets; the column of
-llama.cpp on that engine with a small model. `WRITE_PAGES=1` accepts the results as the page's.
+Protocol cells run on a scripted engine, which checks the exact body it gets; the columns of
+llama.cpp and vLLM on those engines with a small model. `WRITE_PAGES=1` accepts the results as the
+page's. vLLM is tried where `PINAIVU_VLLM` is the Python of an environment that has it; elsewhere
+its column stays as it is on the page.
 """
 
 import os
@@ -20,19 +22,22 @@ from pinaivu.typed_data import signed_from_bytes
 from tests.conformance import page, real
 from tests.conformance.cases import Case, Seen, all_cases
 from tests.conformance.drivers import DRIVERS, by_python
-from tests.conformance.stage import Stage, stage
+from tests.conformance.stage import VLLM_MODEL, Stage, stage
 from tests.e2e.audit import audit
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chain, pytest.mark.engine, pytest.mark.timeout(600)]
 CASES: Final = list(all_cases().values())
-REAL: Final = list(real.rows())
+VLLM: Final = os.environ.get("PINAIVU_VLLM")
+REAL: Final = {"llama.cpp": (REAL_MODEL, list(real.llamacpp_rows()))} | (
+    {"vLLM": (VLLM_MODEL, list(real.vllm_rows()))} if VLLM else {}
+)
 _WITHIN_S: Final = 90.0
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One network for the whole matrix."""
-    with stage(tmp_path_factory.mktemp("conformance")) as made:
+    with stage(tmp_path_factory.mktemp("conformance"), VLLM) as made:
         yield made
 
 
@@ -43,8 +48,11 @@ def seen(network: Stage) -> dict[str, dict[str, Seen]]:
     found = {
         column: drive(network.gateway_url, network.key, calls) for column, drive in DRIVERS.items()
     }
-    asked = [(name, call, {"model": REAL_MODEL} | body) for name, _, call, body, _ in REAL]
-    found["llama.cpp"] = by_python(network.gateway_url, network.key, asked)
+    for column, (model, rows) in REAL.items():
+        asked = [(name, call, {"model": model} | body) for name, _, call, body, _ in rows]
+        if column == "vLLM":  # it compiles what a feature needs when that is first asked for
+            by_python(network.gateway_url, network.key, asked)
+        found[column] = by_python(network.gateway_url, network.key, asked)
     return found
 
 
@@ -57,12 +65,19 @@ def test_a_client_sees_what_the_engine_said(
     case.check(seen[column][case.name])
 
 
-@pytest.mark.parametrize("row", REAL, ids=lambda row: row[0])
+@pytest.mark.parametrize(
+    ("column", "row"),
+    [
+        pytest.param(column, row, id=f"{column}-{row[0]}")
+        for column, (_, rows) in REAL.items()
+        for row in rows
+    ],
+)
 def test_a_real_engine_does_what_any_must(
-    seen: dict[str, dict[str, Seen]], row: tuple[str, Any, Any, Any, Any]
+    seen: dict[str, dict[str, Seen]], column: str, row: real.Row
 ) -> None:
-    """llama.cpp with a model of 135 million parameters; or it says by name what it can't do."""
-    row[-1](seen["llama.cpp"][row[0]])
+    """With a model of 135 million parameters; or it says by name what it can't do."""
+    row[-1](seen[column][row[0]])
 
 
 @pytest.mark.usefixtures("seen")
@@ -77,10 +92,13 @@ def test_the_page_shows_these_results(seen: dict[str, dict[str, Seen]]) -> None:
         column: [(c.feature, c.stream, _passes(c.check, seen[column][c.name])) for c in CASES]
         for column in DRIVERS
     }
-    tried["llama.cpp"] = [
-        (feature, bool(body.get("stream")), _passes(check, seen["llama.cpp"][name]))
-        for name, feature, _, body, check in REAL
-    ]
+    for column, (_, rows) in REAL.items():
+        tried[column] = [
+            (feature, bool(body.get("stream")), _passes(check, seen[column][name]))
+            for name, feature, _, body, check in rows
+        ]
+    if not VLLM:
+        tried["vLLM"] = page.tries("vLLM")
     table = page.matrix(tried)
     if os.environ.get("WRITE_PAGES"):
         page.write(table)

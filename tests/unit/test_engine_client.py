@@ -99,6 +99,31 @@ async def test_events_of_one_read_are_one_batch() -> None:
     assert batches == [[str(n).encode() for n in range(50)]]
 
 
+async def test_an_error_that_is_all_of_the_answer_is_a_refusal() -> None:
+    """VLLM looks at some parameters when it has begun a stream: 200, then what is wrong."""
+    refusal = b'{"error":{"message":"no such token","code":400}}'
+    async with serving(saying(HEAD, event(refusal.decode()), END)) as client:
+        with pytest.raises(EngineRefused) as caught:
+            await collected(client)
+    assert (caught.value.status, caught.value.body) == (400, refusal)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        ['{"error":{"message":"out of memory","code":500}}'],
+        ['{"error":{"message":"no such token","code":"400 or so"}}'],
+        ['{"error":"no such token"}'],
+        ["1", '{"error":{"message":"too long now","code":400}}'],
+    ],
+    ids=["the engine's fault", "no status", "no code", "behind an event"],
+)
+async def test_any_other_error_event_is_an_answer_broken_off(events: list[str]) -> None:
+    async with serving(saying(HEAD, *map(event, events), END)) as client:
+        with pytest.raises(EngineBrokeOff):
+            await collected(client)
+
+
 async def test_what_came_before_an_error_is_given_first() -> None:
     """Also where both are in one read: the words are the client's, and are paid for."""
     whole = HEAD + event("1") + event("2") + event('{"error":{"message":"out of memory"}}')
