@@ -21,7 +21,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -35,6 +34,7 @@ import trio
 
 from bench.machine import machine, said
 from bench.peers_process import BACKOFF, Link
+from pinaivu.chain.anvil import free_port
 from pinaivu.p2p import wire
 from pinaivu.p2p.host import Host, Liveness, open_host
 
@@ -134,7 +134,7 @@ async def lost_coordinator(
 ) -> AsyncGenerator[tuple[Link, Peer]]:
     """This process as node, and its coordinator."""
     link, there = Link(), _THERE if namespace else address
-    command = ["coordinator", os.urandom(32).hex(), f"/ip4/{there}/tcp/{_free_port()}"]
+    command = ["coordinator", os.urandom(32).hex(), f"/ip4/{there}/tcp/{free_port()}"]
     async with (
         open_host(os.urandom(32)) as host,
         running(Peer(command, namespace)) as peer,
@@ -229,12 +229,6 @@ async def namespace() -> AsyncGenerator[str | None]:
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)  # noqa: S603, S607 - fixed words
-
-
-def _free_port() -> int:
-    """A port that nobody listens on; a restarted coordinator wants the same again."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def show(figures: dict[str, dict[str, float]]) -> None:

@@ -20,7 +20,7 @@ import trio
 
 from node.answer import Answer, engine_body
 from node.checks import Order
-from node.engines.errors import EngineRefused, EngineTimedOut
+from node.engines.errors import CLIENT_ERRORS, EngineRefused, EngineTimedOut
 from node.errors import JobRefused
 from node.exchange import Window
 from node.ports import NowMs
@@ -31,7 +31,6 @@ from pinaivu.p2p import wire
 from pinaivu.p2p.frames import FrameStream
 from pinaivu.store.database import StorageFailed
 
-_CLIENT_ERRORS: Final = range(400, 500)
 _OVERRUN: Final = 2  # times the limit: two ways to split a text differ by less
 _logger: Final = logging.getLogger(__name__)
 
@@ -206,7 +205,7 @@ def _engine_failure(error: TransportFailure | PeerFault) -> Stop:
     # What an engine says may quote the prompt: it goes to the gateway, never into a log.
     _logger.warning("the engine failed an order: %s", type(error).__name__)
     reason = Reason.ENGINE_ERROR
-    if isinstance(error, EngineRefused) and error.status in _CLIENT_ERRORS:
+    if isinstance(error, EngineRefused) and error.status in CLIENT_ERRORS:
         return Stop(Finish.ENGINE_ERROR, Reason.REFUSED, str(error), error.status)
     if isinstance(error, EngineTimedOut):
         reason = Reason.TOO_SLOW

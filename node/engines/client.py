@@ -27,6 +27,7 @@ import trio
 
 from node.engines.embeddings import parts
 from node.engines.errors import (
+    CLIENT_ERRORS,
     EngineBrokeOff,
     EngineRefused,
     EngineTimedOut,
@@ -48,7 +49,6 @@ PATHS: Final = {
 }
 """Where each kind of request goes."""
 _OK: Final = 200
-_REFUSALS: Final = range(400, 500)
 _DONE: Final = b"[DONE]"
 _ERROR: Final = b'{"error"'
 
@@ -242,7 +242,7 @@ class Events:
         return batch
 
     def _failure(self) -> EngineRefused | EngineBrokeOff:
-        if not self._begun and (status := _status(self._error)) in _REFUSALS:
+        if not self._begun and (status := _status(self._error)) in CLIENT_ERRORS:
             return EngineRefused(status, self._error)
         return EngineBrokeOff(f"the engine failed: {self._error[:500].decode(errors='replace')}")
 
@@ -260,7 +260,7 @@ def _status(error: bytes) -> int:
     """What an error event gives as its status; 0 where it gives none."""
     try:
         return int(json.loads(error)["error"]["code"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError):
         return 0
 
 

@@ -11,14 +11,16 @@ Misconfigured
 └── EngineUnusable      it runs, but not what is to be served, or the model's files are wrong
 """
 
+from typing import Final
+
 from pinaivu.errors import Misconfigured, TransportFailure
+
+CLIENT_ERRORS: Final = range(400, 500)
+"""With one of these as its status, the request is at fault and no other attempt will help."""
 
 
 class EngineRefused(TransportFailure):
-    """The engine answered with `status`; `body` is its explanation, cut at 64 KiB.
-
-    Below 500 the request is at fault and no other attempt will help.
-    """
+    """The engine answered with `status`; `body` is its explanation, cut at 64 KiB."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(f"the engine answered {status}: {body[:500].decode(errors='replace')}")

@@ -38,19 +38,21 @@ class NotAnswering(TransportFailure):
 def read_json(url: str) -> Any:
     """GET a JSON document; `NotAnswering` for everything else."""
     try:
-        answer = httpx.get(url, timeout=5, verify=_NO_TLS, trust_env=False)
+        answer = _get(url)
         answer.raise_for_status()
         return answer.json()
     except (httpx.HTTPError, ValueError) as error:
         raise NotAnswering(f"{url}: {error or type(error).__name__}") from error
 
 
+def _get(url: str) -> httpx.Response:
+    return httpx.get(url, timeout=5, verify=_NO_TLS, trust_env=False)
+
+
 def answers(url: str) -> bool:
     """Whether a URL answers 200; `NotAnswering` where nothing does."""
     try:
-        return (
-            httpx.get(url, timeout=5, verify=_NO_TLS, trust_env=False).status_code == httpx.codes.OK
-        )
+        return _get(url).status_code == httpx.codes.OK
     except httpx.HTTPError as error:
         raise NotAnswering(f"{url}: {error or type(error).__name__}") from error
 

@@ -13,6 +13,7 @@ everything inside its block, and whoever opens the database again reads what is 
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
 from math import inf
 from typing import Any, Final, TypeVar
 
@@ -22,6 +23,7 @@ from sqlmodel import Session
 from pinaivu.store.database import Database, StorageFailed
 from pinaivu.store.rows import Rows
 
+S = TypeVar("S")
 T = TypeVar("T")
 _MOST_AT_ONCE: Final = 256
 
@@ -65,12 +67,7 @@ class Writer:
 
     async def write_apart(self, action: Callable[[Session], T]) -> T:
         """As `write_rows_apart`, for an action that needs the object layer."""
-
-        def run() -> T:
-            with self._database.begin_unsynced() as session:
-                return action(session)
-
-        return await trio.to_thread.run_sync(run)
+        return await trio.to_thread.run_sync(_within, self._database.begin_unsynced, action)
 
     async def write_rows_apart(self, action: Callable[[Rows], T], *, synced: bool = False) -> T:
         """Run `action` in a transaction of its own, beside the others, and return its value.
@@ -79,12 +76,8 @@ class Writer:
         that need not be durable before they return, unless `synced`. It is never cancelled: when
         this ends, the transaction has been carried out or has failed.
         """
-
-        def run() -> T:
-            with self._database.begin_rows(synced=synced) as rows:
-                return action(rows)
-
-        return await trio.to_thread.run_sync(run)
+        begin = partial(self._database.begin_rows, synced=synced)
+        return await trio.to_thread.run_sync(_within, begin, action)
 
     async def forget_deleted(self) -> bool:
         """`Database.forget_deleted`, behind what was handed over before."""
@@ -97,12 +90,12 @@ class Writer:
 
     async def read(self, action: Callable[[Session], T]) -> T:
         """Run a read in a worker thread, beside the writes."""
+        return await trio.to_thread.run_sync(_within, self._database.read, action)
 
-        def run() -> T:
-            with self._database.read() as session:
-                return action(session)
 
-        return await trio.to_thread.run_sync(run)
+def _within(begin: Callable[[], AbstractContextManager[S]], action: Callable[[S], T]) -> T:
+    with begin() as transaction:
+        return action(transaction)
 
 
 @asynccontextmanager
