@@ -35,6 +35,7 @@ TYPES: Final = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "invalid_request_error",
     409: "conflict_error",
     413: "invalid_request_error",
     422: "invalid_request_error",
@@ -130,6 +131,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "no_receipt": Entry(404, "the market refused the request: nothing was charged", "nothing"),
     "not_found": Entry(404, "there is no such path", "see this page"),
     "method_not_allowed": Entry(405, "the path has other methods", "see this page"),
+    "request_timeout": Entry(408, "the body took longer than a minute to come", _AGAIN),
     "idempotency_in_progress": Entry(
         409,
         "the first request with this `Idempotency-Key` is still being served",

@@ -1,6 +1,5 @@
-"""A request body, read once: what it asks of the engine, and its own terms for the market.
+"""A request body, judged: what it asks of the engine, and its own terms for the market.
 
-`read_body` bounds what is taken from the network, `read_demand` judges it; both raise `ApiError`.
 The bytes stay as they came, since the node gets exactly those. The member `pinaivu` is optional:
 
     {"max_price_in", "max_price_out", "max_cost_units", "value_of_time",
@@ -11,7 +10,7 @@ Prices are base units per million tokens, amounts base units, the value of time 
 second of waiting. `receipt` asks for a summary of the receipt in the answer itself.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -56,18 +55,6 @@ class Demand(Struct, frozen=True, kw_only=True):
         """Whether the client wants a last chunk with token counts."""
         options = self.request.stream_options
         return bool(options and options.include_usage)
-
-
-async def read_body(chunks: AsyncIterator[bytes], announced: str | None, most: int) -> bytes:
-    """The whole body, or 413 as soon as it is too large."""
-    if announced and announced.isdigit() and int(announced) > most:
-        raise _too_large(most)
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > most:
-            raise _too_large(most)
-    return bytes(body)
 
 
 def read_demand(
@@ -156,9 +143,3 @@ def _require_room(request: Request, model: ServedModel, prompt: int, default: in
             f" up to {wanted} are asked for; shorten it, lower max_tokens or send it in parts.",
             param=name if prompt >= model.context_tokens or not wanted else "max_tokens",
         )
-
-
-def _too_large(most: int) -> ApiError:
-    return ApiError(
-        413, "request_too_large", f"The body is larger than {most} bytes; send less at once."
-    )

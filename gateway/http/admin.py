@@ -15,7 +15,6 @@ with the id of the key that made it.
 """
 
 from collections.abc import Callable
-from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
@@ -25,8 +24,8 @@ from fastapi import FastAPI, Request
 from msgspec import Meta, Struct
 from starlette.responses import JSONResponse, Response
 
-from gateway.demands import read_body
 from gateway.errors import ApiError
+from gateway.http.bodies import read_body
 from gateway.http.surface import Gateway
 from pinaivu.encoding import to_hex
 from pinaivu.errors import Misconfigured
@@ -83,10 +82,8 @@ class Administration:
             raise ApiError(400, "invalid_value", f"{_sentence(error)}. Correct it.") from error
 
     async def body(self, request: Request, kind: type[T]) -> T:
-        """The request's body as `kind`; 400 or 413 otherwise."""
-        length = request.headers.get("content-length")
-        async with aclosing(request.stream()) as chunks:
-            raw = await read_body(chunks, length, MOST_BYTES)
+        """The request's body as `kind`; 400, 408 or 413 otherwise."""
+        raw = await read_body(request, MOST_BYTES)
         try:
             return msgspec.json.decode(raw, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

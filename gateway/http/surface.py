@@ -5,7 +5,6 @@ load. What passes has a job signed for it and a task of its own.
 """
 
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -20,11 +19,12 @@ from gateway.access import Access, Holder
 from gateway.accounts import Account
 from gateway.claims import HEADER, Replay
 from gateway.config import Limits
-from gateway.demands import Demand, read_body, read_demand
+from gateway.demands import Demand, read_demand
 from gateway.desk import Desk
 from gateway.drafts import draft_job, most_units, uuid7
 from gateway.errors import ApiError, from_parameter
 from gateway.exchange import Exchange
+from gateway.http.bodies import read_body
 from gateway.ledger import Ledger
 from gateway.logs import Entry, Logs
 from gateway.ports import ServedModel
@@ -94,9 +94,7 @@ class Gateway:
         A request that was made before, by its `Idempotency-Key`, gets the answer it got.
         """
         holder = await self.holder(request, "inference")
-        length = request.headers.get("content-length")
-        async with aclosing(request.stream()) as chunks:
-            raw = await read_body(chunks, length, self.limits.max_body_bytes)
+        raw = await read_body(request, self.limits.max_body_bytes)
         if self.quotas.under_way >= self.limits.max_in_flight:
             raise ApiError(
                 429,

@@ -16,6 +16,7 @@ RUN: Final = [name for name, page in PAGES.items() if page.marked]
 # Pages with shell blocks of which none is run, and why.
 NOT_RUN: Final = {
     "CONTRIBUTING.md": "its commands are targets of the Makefile, this test among them",
+    "docs/conformance.md": "it takes an environment of vLLM's own, which PyPI alone can't give",
     "docs/faults.md": "its evidence is of faults, which no honest network makes",
     "docs/deploy.md": "it costs money; tests/integration/test_deploy.py goes its way",
     "docs/verifier.md": "it takes an enclave's boot; tests/integration/test_quorum.py goes its way",

@@ -1,12 +1,10 @@
 """Jobs as they are signed, and demands as they are read."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from uuid import UUID
 
 import pytest
 
-from gateway.demands import read_body, read_demand
+from gateway.demands import read_demand
 from gateway.drafts import draft_job, uuid7
 from gateway.errors import ApiError
 from pinaivu.codes import Feature, Mode
@@ -114,21 +112,3 @@ def test_model_that_is_not_served_is_404() -> None:
         read_demand(jcs(BODY), {}, default_output_tokens=1)
     assert (caught.value.status, caught.value.param) == (404, "model")
     assert MODEL in str(caught.value)
-
-
-async def test_body_is_read_up_to_the_limit_and_no_further() -> None:
-    taken = []
-
-    async def chunks() -> AsyncGenerator[bytes]:
-        for _ in range(100):
-            taken.append(1)
-            yield b"x" * 10
-
-    async with aclosing(chunks()) as body:
-        with pytest.raises(ApiError, match="larger than 25 bytes"):
-            await read_body(body, None, 25)
-    assert len(taken) == 3
-    with pytest.raises(ApiError):
-        await read_body(chunks(), "26", 25)
-    assert len(taken) == 3
-    assert len(await read_body(chunks(), "1000", 1000)) == 1000
