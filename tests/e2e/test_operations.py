@@ -347,14 +347,19 @@ def _held(running: Stage, request_id: str) -> dict[str, Any]:
     """What the bundle of a request holds for the key's holder, once there is one."""
     port, key = running.doors["standing"]
     url = f"http://127.0.0.1:{port}/v1/receipts/{request_id}/bundle"
-    headers = {"authorization": f"Bearer {key}"}
+    content = _served(url, {"authorization": f"Bearer {key}"})
+    holder: dict[str, Any] = bundles.unpack(content)["holder"]
+    return holder
+
+
+def _served(url: str, headers: dict[str, str] | None = None) -> bytes:
+    """What a URL serves, once it does: a bundle takes a checkpoint after its receipt."""
 
     def look() -> bytes | None:
         found = httpx.get(url, headers=headers, timeout=10)
         return found.content if found.status_code == httpx.codes.OK else None
 
-    holder: dict[str, Any] = bundles.unpack(until("a bundle", look))["holder"]
-    return holder
+    return until(url, look)
 
 
 def _contents(running: Stage, request_id: str) -> list[bytes | None]:
@@ -441,5 +446,5 @@ def _public_pages_with(running: Stage, planted: str) -> list[str]:
 
 def _page(url: str) -> bytes:
     """What a URL serves; a bundle unpacked."""
-    content = httpx.get(url, timeout=10).content
+    content = _served(url)
     return repr(bundles.unpack(content)).encode() if "/bundles/" in url else content
