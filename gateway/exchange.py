@@ -16,15 +16,16 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import trio
 
 from gateway.answers import Answer
 from gateway.attempts import Attempts, attempt_row
-from gateway.checks import Before, charges_of, discrepancies, require_award
-from gateway.counts import differences
-from gateway.deliveries import Leg, delivery_frame, evidence_of, sign_delivery, sign_failure
+from gateway.checks import Before, require_award
+from gateway.conclusions import conclusion_of
+from gateway.deliveries import Leg, sign_failure
 from gateway.demands import Demand
 from gateway.desk import Desk
 from gateway.drafts import Draft
@@ -41,7 +42,7 @@ from gateway.errors import (
     unreachable,
 )
 from gateway.hindrances import in_the_way
-from gateway.ledger import OPEN, REFUSED, UNSERVED, Conclusion
+from gateway.ledger import OPEN, REFUSED, UNSERVED
 from gateway.logs import Entry
 from gateway.quotas import Reservation
 from gateway.relay import Order, Patience
@@ -50,17 +51,15 @@ from gateway.seals import Part, Seal
 from gateway.summaries import summary
 from gateway.tasks import Background
 from pinaivu.codes import Outcome, Reason
-from pinaivu.commitments import response_commitment, response_digest
-from pinaivu.encoding import jcs, to_hex
+from pinaivu.encoding import to_hex
 from pinaivu.errors import PinaivuError, TransportFailure
-from pinaivu.messages import Award, Delivery
+from pinaivu.messages import Award
 from pinaivu.metering import Tolerance, reserve
 from pinaivu.p2p import wire
 from pinaivu.store.database import StorageFailed
 from pinaivu.store.gateway import RequestRow
 from pinaivu.typed_data import signed_from_bytes
 
-_WRITE_TRIES: Final = 2
 _RECEIPT_WITHIN_S: Final = 2.0
 _log = logging.getLogger(__name__)
 Way = Callable[[], Awaitable[Entry]]
@@ -342,64 +341,28 @@ class Exchange:
 
     async def _conclude(self, outcome: Outcome) -> None:
         """Sign what the client gets and make it durable, before it gets the end of it."""
-        identity, draft, now = self._desk.identity, self._draft, self._desk.now_ms()
-        choices = self.answer.choices()
-        whole = response_commitment(draft.salts.response, response_digest(choices))
-        delivery = sign_delivery(
-            identity, draft.job_digest, draft.salts, self._legs, outcome, whole, now
+        end = conclusion_of(
+            self._desk.identity,
+            self._draft,
+            self._rules,
+            self._demand.prompt_tokens,
+            self._legs,
+            outcome,
+            self.answer.choices(),
+            keep=partial(self._kept, "response"),
+            now_ms=self._desk.now_ms(),
         )
-        if outcome == Outcome.COMPLETE:
-            self._say_what_differs(delivery.message)
-        frame = delivery_frame(delivery, draft.job, draft.grant, self._legs)
-        charges = charges_of(evidence_of(frame, identity.domain), self._rules)
-        units = sum(charge.amount for charge in charges)  # until the receipt says so
-        used = (self._demand.prompt_tokens + self._output_tokens, units)
-        await self._durably(
-            Conclusion(
-                job_id=draft.job.message.job_id,
-                frame=wire.encode(frame),
-                output_tokens=self._output_tokens,
-                units=units,
-                completions={
-                    leg.award_digest: leg.completion.to_bytes()
-                    for leg in self._legs
-                    if leg.completion
-                },
-                response=self._kept("response", jcs({"choices": choices})),
-                now_ms=now,
-                differences=differences(
-                    draft.job.message.job_id, self._legs, self._demand.prompt_tokens, now
-                ),
-            )
-        )
-        self._used = used
+        try:
+            await self._desk.ledger.conclude(end)
+        except StorageFailed:  # it may have happened or not: doing it twice is once
+            await self._desk.ledger.conclude(end)
+        self._used = used = (self._demand.prompt_tokens + end.output_tokens, end.units)
         again = outcome == Outcome.COMPLETE and self._kept_for_later
-        answer = self._kept("answer", self.answer.whole(self._output_tokens)) if again else None
+        answer = self._kept("answer", self.answer.whole(end.output_tokens)) if again else None
         await self._desk.quotas.settle(self._reservation, used, answer)
-        self._log.outbox.take_up(draft.job.message.job_id)
+        self._log.outbox.take_up(end.job_id)
 
     def _kept(self, part: Part, content: bytes) -> bytes | None:
         """What goes to disk of a prompt or an answer: for the key's holder only, or nothing."""
         kept = self._desk.limits.content_hours > 0
         return self._seal.close(self._draft.job.message.job_id, part, content) if kept else None
-
-    async def _durably(self, end: Conclusion) -> None:
-        """Write it; once more where the first time may have failed. Both may have happened."""
-        for tries_left in reversed(range(_WRITE_TRIES)):
-            try:
-                await self._desk.ledger.conclude(end)
-            except StorageFailed:
-                if not tries_left:
-                    raise
-            else:
-                return
-
-    def _say_what_differs(self, delivery: Delivery) -> None:
-        completion = self._legs[-1].completion
-        if completion is None:
-            return
-        tolerance = Tolerance(self._rules.tolerance_tokens, self._rules.tolerance_ppm)
-        prompt = self._demand.prompt_tokens
-        said = completion.message
-        for found in discrepancies(said, delivery.parts[-1], delivery, prompt, tolerance):
-            _log.warning("request %s: the node's completion differs: %s", self.request_id, found)

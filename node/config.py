@@ -98,11 +98,12 @@ class Attached(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"
 
 
 class Measure(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much is measured at start-up: see `Effort`."""
+    """How much is measured at start-up (see `Effort`), and whether each feature is tried."""
 
     runs: Annotated[int, Meta(ge=1, le=20)] = 2
     tokens: Annotated[int, Meta(ge=16, le=1024)] = 32
     sentences: Annotated[int, Meta(ge=1, le=64)] = 8
+    features: bool = True
 
     @property
     def effort(self) -> Effort:

@@ -28,6 +28,7 @@ from node.engines.gguf_tokenizer import check_files
 from node.engines.measure import measure
 from node.engines.spec import child_environment
 from node.engines.supervisor import EngineEvent, Supervisor
+from node.engines.trial import tried
 from node.errors import DirectoryUnavailable
 from node.executor import ACK_TIMEOUT_S, Executor
 from node.gateways import Gateways
@@ -228,6 +229,7 @@ async def _start_model(
     log_path = config.state_path / f"engine-{model.name.replace('/', '_')}.log"
     supervisor = Supervisor(spec, log_path=log_path, report=_report_engine(model.name, heard))
     client = await nursery.start(supervisor.run)
+    does = await tried(client, spec) if model.measure.features else spec.features
     nonce = around.random_bytes(8).hex()
     measured = await measure(
         client, spec, clock_ns=around.clock_ns, nonce=nonce, effort=model.measure.effort
@@ -239,7 +241,7 @@ async def _start_model(
         record=record,
         tokenizer=files.tokenizer,
         engine=SupervisedEngine(supervisor),
-        features=model.offered(spec.features & SERVED),
+        features=model.offered(does & SERVED),
         context_tokens=min(spec.context_tokens, record.context_tokens),
         promise=measured.promise,
         price_out=model.price_out,

@@ -7,5 +7,6 @@ package knows which one it is.
     spec.py        what an engine is: command, environment, features, names of its metrics
     supervisor.py  keeps one running: start, readiness, restart, stop
     client.py      streams completions from it
+    trial.py       what it does of what it is said to do
     measure.py     what it can promise
 """

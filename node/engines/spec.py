@@ -24,11 +24,12 @@ _VLLM_ENVIRONMENT: Final = {
     "TRANSFORMERS_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
-_KINDS: Final = {
+KINDS: Final = {
     JobKind.CHAT: Feature.KIND_CHAT,
     JobKind.COMPLETION: Feature.KIND_COMPLETION,
     JobKind.EMBEDDING: Feature.KIND_EMBEDDING,
 }
+"""What an engine that serves a kind of request says."""
 _UNKNOWN_TO_LLAMACPP: Final = frozenset(
     {
         "allowed_token_ids",
@@ -94,16 +95,16 @@ class EngineSpec:
     @property
     def main_kind(self) -> JobKind:
         """What it is tried and measured with: chat where it chats."""
-        return next(kind for kind, feature in _KINDS.items() if feature & self.features)
+        return next(kind for kind, feature in KINDS.items() if feature & self.features)
 
-    def probe(self, text: str) -> dict[str, Any]:
-        """The least body of a request of the main kind about a text."""
+    def probe(self, text: str, kind: JobKind | None = None) -> dict[str, Any]:
+        """The least body of a request about a text, of the main kind where none is named."""
         member: dict[JobKind, dict[str, Any]] = {
             JobKind.CHAT: {"messages": [{"role": "user", "content": text}]},
             JobKind.COMPLETION: {"prompt": text},
             JobKind.EMBEDDING: {"input": text},
         }
-        return {"model": self.model, **member[self.main_kind]}
+        return {"model": self.model, **member[kind or self.main_kind]}
 
     def command(self, port: int) -> tuple[str, ...]:
         """The child's command line, serving on `port`."""

@@ -266,7 +266,8 @@ class Network:
                     "files": str(self.folder.model_files),
                     "price_out": price,
                     "idle_discount_ppm": discount,
-                    "measure": {"runs": 1, "tokens": 16, "sentences": 2},
+                    # What this engine does is known: it comes with the project.
+                    "measure": {"runs": 1, "tokens": 16, "sentences": 2, "features": False},
                     "engine": self._engine(slots),
                 }
             ],

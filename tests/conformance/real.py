@@ -16,6 +16,8 @@ Row = tuple[str, str, str, dict[str, Any], Callable[[Seen], None]]
 Chat = tuple[str, str, dict[str, Any], Callable[[Seen], None]]
 """Name, feature, what the body has beside messages, check."""
 _ASK = [{"role": "user", "content": "Name three animals."}]
+_GREEDY: Final = {"temperature": 0}  # else an answer is now and then shorter than its limit
+_CHOICES: Final = {"n": 2, "temperature": 0.5, "seed": 7}
 _ENDS: Final[dict[str, dict[str, Any]]] = {"whole": {}, "stream": {"stream": True}}
 
 
@@ -89,9 +91,9 @@ def vllm_rows() -> Iterator[Row]:
     """All of them, for a model whose nodes are vLLM's, without parsers of tools and reasoning."""
     yield from _texts([*_chats(), *_by_vllm()])
     for end, how in _ENDS.items():
-        several = {"prompt": ["The lamp is", "A ship"], "max_tokens": 6} | how
+        several = {"prompt": ["The lamp is", "A ship"], "max_tokens": 6} | _GREEDY | how
         yield f"several-{end}", "completions: several prompts", "completions", several, _two_texts
-        n = {"prompt": "The lamp is", "max_tokens": 6, "n": 2} | how
+        n = {"prompt": "The lamp is", "max_tokens": 6} | _CHOICES | how
         yield f"completion-n-{end}", "completions: n", "completions", n, _two_texts
 
 
@@ -102,14 +104,14 @@ def _texts(chats: Iterable[Chat]) -> Iterator[Row]:
                 f"{name}-{end}",
                 feature,
                 "chat",
-                {"messages": _ASK, "max_tokens": 8} | body | how,
+                {"messages": _ASK, "max_tokens": 8} | _GREEDY | body | how,
                 check,
             )
-        text = {"prompt": "The lamp is", "max_tokens": 6} | how
+        text = {"prompt": "The lamp is", "max_tokens": 6} | _GREEDY | how
         yield f"completion-{end}", "completions: a text", "completions", text, _text
-        ids = {"prompt": [504, 8203], "max_tokens": 6} | how
+        ids = {"prompt": [504, 8203], "max_tokens": 6} | _GREEDY | how
         yield f"ids-{end}", "completions: token ids", "completions", ids, _text
-    usage = {"messages": _ASK, "max_tokens": 8}
+    usage = {"messages": _ASK, "max_tokens": 8} | _GREEDY
     streamed = {"stream": True, "stream_options": {"include_usage": True}}
     yield "usage-whole", "usage", "chat", usage, _counted
     yield "usage-stream", "stream_options", "chat", usage | streamed, _counted
@@ -134,7 +136,7 @@ def _not_by_llamacpp() -> Iterator[Chat]:
 
 
 def _by_vllm() -> Iterator[Chat]:
-    yield "n", "n", {"n": 2}, _two_answers
+    yield "n", "n", _CHOICES, _two_answers
     own = {"min_tokens": 3, "top_k": 5, "repetition_penalty": 1.2}
     yield "own", "vLLM's own sampling", own, _short
     yield "refused", "the engine refuses: 422", {"logit_bias": {"999999": 1}}, _no(422, None)

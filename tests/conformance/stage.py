@@ -126,7 +126,7 @@ class Stage(Network):
             "name": MODEL,
             "files": str(self.scripted_files),
             "price_out": 4_000_000,
-            "measure": {"runs": 1, "tokens": 16, "sentences": 2},
+            "measure": {"runs": 1, "tokens": 16, "sentences": 2, "features": False},
             "engine": {
                 "kind": "attached",
                 "url": self.engine_url,

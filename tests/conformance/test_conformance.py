@@ -50,8 +50,6 @@ def seen(network: Stage) -> dict[str, dict[str, Seen]]:
     }
     for column, (model, rows) in REAL.items():
         asked = [(name, call, {"model": model} | body) for name, _, call, body, _ in rows]
-        if column == "vLLM":  # it compiles what a feature needs when that is first asked for
-            by_python(network.gateway_url, network.key, asked)
         found[column] = by_python(network.gateway_url, network.key, asked)
     return found
 

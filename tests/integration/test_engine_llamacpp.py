@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from node.engines.gguf_tokenizer import ModelFiles, check_files, convert
 from node.engines.measure import Effort, measure
 from node.engines.spec import child_environment, continued, llamacpp
 from node.engines.supervisor import Supervisor
-from pinaivu.codes import JobKind
+from node.engines.trial import tried
+from pinaivu.codes import Feature, JobKind
 from pinaivu.tokens import Tokenizer
 
 pytestmark = pytest.mark.engine
@@ -91,8 +93,8 @@ def tokenizer(files: ModelFiles) -> Tokenizer:
 
 
 @asynccontextmanager
-async def serving(directory: Path, slots: int = 1) -> AsyncIterator[Supervisor]:
-    spec = llamacpp(gguf_path(), MODEL, env=child_environment(os.environ), slots=slots)
+async def serving(directory: Path, **options: Any) -> AsyncIterator[Supervisor]:
+    spec = llamacpp(gguf_path(), MODEL, env=child_environment(os.environ), **options)
     supervisor = Supervisor(spec, log_path=directory / "log", report=lambda _: None)
     async with trio.open_nursery() as nursery:
         await nursery.start(supervisor.run)
@@ -208,6 +210,18 @@ async def test_a_continued_answer_is_the_answer(tmp_path: Path) -> None:
         )
     assert whole.startswith(begun)
     assert begun + rest == whole
+
+
+async def test_it_does_all_that_it_is_said_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path, embeddings=True) as supervisor:
+        features = supervisor.spec.features
+        assert Feature.KIND_EMBEDDING | Feature.STRUCTURED | Feature.CONTINUES in features
+        assert await tried(supervisor.client, supervisor.spec) == features
+        more = replace(supervisor.spec, features=features | Feature.TOOLS | Feature.IMAGES)
+        assert await tried(supervisor.client, more) == features | Feature.TOOLS
+    assert "'images'" in caplog.text
 
 
 async def test_its_promise_is_plausible(tmp_path: Path) -> None:
