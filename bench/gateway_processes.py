@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.gateway_usage import Usage
-from pinaivu.chain.anvil import free_port
 from pinaivu.local.children import Child
 from pinaivu.local.folder import MODEL, NODES, Folder
 from pinaivu.local.network import Network
 from pinaivu.local.operator import answers
 from pinaivu.local.payer import ensure_grant, new_api_key
+from pinaivu.loopback import free_port
 
 TREE: Final = Path(__file__).parents[1]
 SLOTS: Final = 16

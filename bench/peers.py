@@ -34,7 +34,7 @@ import trio
 
 from bench.machine import machine, said
 from bench.peers_process import BACKOFF, Link
-from pinaivu.chain.anvil import free_port
+from pinaivu.loopback import free_port
 from pinaivu.p2p import wire
 from pinaivu.p2p.host import Host, Liveness, open_host
 

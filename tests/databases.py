@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from pinaivu.chain.anvil import free_port
+from pinaivu.loopback import free_port
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ An attached engine is watched and waited for, never started or stopped.
 """
 
 import json
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from node.engines.process import EngineProcess
 from node.engines.spec import EngineSpec
 from pinaivu.codes import JobKind
 from pinaivu.errors import TransportFailure
+from pinaivu.loopback import free_port
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that mypy finds lack trio.TaskStatus
@@ -160,7 +160,7 @@ class Supervisor:
         if spec.url is not None:
             self._say(EngineState.STARTING, f"waiting for {spec.url}")
             return EngineClient(spec.url, api_key=spec.api_key, patience=self._patience), None
-        port = _free_port()
+        port = free_port()
         process = await EngineProcess.start(
             spec.command(port), spec.env, self._log_path, self._limits.grace_s
         )
@@ -234,10 +234,3 @@ def _check_alive(process: EngineProcess | None) -> None:
 
 def _tail(process: EngineProcess | None) -> str:
     return "" if process is None else process.log_tail()
-
-
-def _free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -13,7 +13,6 @@ blocks is not kept over a restart, so reads then see the head only.
 """
 
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -31,13 +30,12 @@ import msgspec
 from pinaivu.chain.errors import AnvilDied, AnvilUnusable, ChainUnavailable
 from pinaivu.chain.rpc import HttpRpc, JsonRpc
 from pinaivu.chain.words import quantity, to_hex
+from pinaivu.loopback import HOST, free_port
 
-HOST: Final = "127.0.0.1"
 CHAIN_ID: Final = 31337
 SNAPSHOT_S: Final = 2.0
 _NPM_BINARY: Final = Path("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil")
 _POLL_S: Final = 0.02
-_PORTS: Final = range(10_000, 32_768)
 _OUTPUT_TAIL: Final = 2000
 
 # Runs in the child, then becomes the program: the kernel ends it when its parent ends.
@@ -76,19 +74,6 @@ def catch_up(rpc: JsonRpc, now_ms: int) -> None:
     """Move the clock of a chain that began in the past to `now_ms`; the next block shows it."""
     rpc.call("evm_setTime", now_ms)
     rpc.call("evm_mine")
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago.
-
-    It is below the ports that systems lend to who dials: one of those may be some connection's by
-    the time that its owner listens, or listens again.
-    """
-    while True:
-        port = _PORTS.start + secrets.randbelow(len(_PORTS))
-        with suppress(OSError), socket.socket() as probe:
-            probe.bind((HOST, port))
-            return port
 
 
 class AnvilProcess:

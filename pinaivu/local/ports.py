@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import msgspec
 
-from pinaivu.chain.anvil import HOST, free_port
 from pinaivu.errors import Misconfigured
+from pinaivu.loopback import HOST, free_port
 
 P = TypeVar("P", bound=msgspec.Struct)
 

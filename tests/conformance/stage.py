@@ -15,7 +15,6 @@ from typing import Any, Final
 import httpx
 
 from pinaivu.attestation.simulated import SIMULATED_MEASUREMENT
-from pinaivu.chain.anvil import free_port
 from pinaivu.chain.deployer import fill
 from pinaivu.chain.records import ModelRecord
 from pinaivu.encoding import to_hex
@@ -24,6 +23,7 @@ from pinaivu.local.folder import Folder
 from pinaivu.local.network import Network, gguf_path
 from pinaivu.local.operator import read_json
 from pinaivu.local.payer import ensure_grant, new_api_key
+from pinaivu.loopback import free_port
 from pinaivu.manifest import local_development_parameters
 from pinaivu.model_card import ModelCard, ModelFile, tokenizer_digest
 from tests.conformance.cases import ENGINE_MODEL, MODEL

@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pinaivu.chain.anvil import free_port
 from pinaivu.codes import Reason, Status
+from pinaivu.loopback import free_port
 from tests.docs.pages import ROOT, Page
 from tests.integration.gateway_support import QUICK, Network, network, request
 from tests.integration.p2p_support import until

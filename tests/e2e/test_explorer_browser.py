@@ -21,10 +21,10 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from pinaivu.chain.anvil import free_port
 from pinaivu.encoding import to_hex
 from pinaivu.keys import checksum
 from pinaivu.local.network import Network
+from pinaivu.loopback import free_port
 from tests.e2e.stage import Stage, until
 
 pytestmark = [

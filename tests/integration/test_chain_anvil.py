@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pinaivu.chain import anvil
-from pinaivu.chain.anvil import AnvilProcess, find_anvil, free_port
+from pinaivu.chain.anvil import AnvilProcess, find_anvil
 from pinaivu.chain.errors import AnvilDied, AnvilUnusable, ChainUnavailable
 from pinaivu.chain.rpc import HttpRpc
 from pinaivu.chain.words import quantity
@@ -155,19 +154,6 @@ def test_a_transaction_above_the_gas_cap_is_refused(chain: AnvilProcess) -> None
         sender = rpc.call("eth_accounts")[0]
         with pytest.raises(ChainUnavailable, match="gas_limit"):
             rpc.call("eth_sendTransaction", {"from": sender, "to": sender, "gas": hex(20_000_000)})
-
-
-def test_a_free_port_is_none_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor one that Linux lends to who dials, unless told otherwise."""
-    ports = {free_port() for _ in range(50)}
-    assert min(ports) >= 10_000
-    assert max(ports) < 32_768
-    with socket.create_server((anvil.HOST, free_port())) as taken:
-        port = taken.getsockname()[1]
-        places = iter([port, port, 0])
-        monkeypatch.setattr("secrets.randbelow", lambda _: next(places))
-        monkeypatch.setattr(anvil, "_PORTS", range(65_536))
-        assert free_port() == 0
 
 
 def _runs(pid: int) -> bool:

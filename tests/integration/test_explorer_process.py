@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pinaivu.chain.anvil import free_port
 from pinaivu.chain.deployment import Deployment
+from pinaivu.loopback import free_port
 from pinaivu.store.database import open_database
 from pinaivu.store.explorer import ProgressRow
 
