@@ -86,6 +86,11 @@ class Rows:
             return []
         return [tuple(row) for row in self._cursor.fetchall()]
 
+    @property
+    def stand(self) -> bool:
+        """Whether the transaction is still open: where a disk is full, SQLite undoes all of it."""
+        return bool(getattr(self._cursor.connection, "in_transaction", True))
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Where the block raises, what it did is undone and nothing else. Not to be nested."""

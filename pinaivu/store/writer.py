@@ -149,6 +149,7 @@ def _commit_rows(database: Database, jobs: list[_Write]) -> None:
             return
         for job in jobs:
             _apply(database, job, rows.savepoint, rows)
+            _require_whole(rows, job)
 
 
 def _commit_objects(database: Database, jobs: list[_Write]) -> None:
@@ -162,6 +163,7 @@ def _commit_objects(database: Database, jobs: list[_Write]) -> None:
                 _apply(database, job, rows.savepoint, rows)
             else:
                 _apply(database, job, session.begin_nested, session)
+            _require_whole(rows, job)
 
 
 def _apply(
@@ -178,3 +180,9 @@ def _apply(
         job.error = StorageFailed(f"the database refused the write: {error}")
     except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
         job.error = error
+
+
+def _require_whole(rows: Rows, job: _Write) -> None:
+    """`StorageFailed`, for all of a commit, where one write's failure undid the others too."""
+    if job.error and not rows.stand:
+        raise StorageFailed(f"the database undid the whole transaction: {job.error}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from sqlalchemy import event
 from sqlmodel import Session, select
 
 from pinaivu.store.coordinator import TranscriptRow
@@ -23,17 +24,21 @@ def database(tmp_path: Path) -> Iterator[FaultyDatabase]:
     opened.close()
 
 
-def add(number: int) -> Callable[[Session], int]:
+def add(number: int, size: int = 0) -> Callable[[Session], int]:
     def action(session: Session) -> int:
-        session.add(TranscriptRow(bids_root=bytes((number,)) * 32, document=str(number)))
+        session.add(
+            TranscriptRow(bids_root=bytes((number,)) * 32, document=str(number).ljust(size))
+        )
         return number
 
     return action
 
 
-def insert(number: int) -> Callable[[Rows], int]:
+def insert(number: int, size: int = 0) -> Callable[[Rows], int]:
     def action(rows: Rows) -> int:
-        rows.insert(TranscriptRow, bids_root=bytes((number,)) * 32, document=str(number))
+        rows.insert(
+            TranscriptRow, bids_root=bytes((number,)) * 32, document=str(number).ljust(size)
+        )
         return number
 
     return action
@@ -63,19 +68,19 @@ async def together(*writes: Write) -> list[object]:
     return outcomes
 
 
-Adding = Callable[[Writer, int], Write]
+Adding = Callable[..., Write]
 
 
-def by_objects(writer: Writer, number: int) -> Write:
-    return lambda: writer.write(add(number))
+def by_objects(writer: Writer, number: int, size: int = 0) -> Write:
+    return lambda: writer.write(add(number, size))
 
 
-def by_rows(writer: Writer, number: int) -> Write:
-    return lambda: writer.write_rows(insert(number))
+def by_rows(writer: Writer, number: int, size: int = 0) -> Write:
+    return lambda: writer.write_rows(insert(number, size))
 
 
-def by_turns(writer: Writer, number: int) -> Write:
-    return (by_objects, by_rows)[number % 2](writer, number)
+def by_turns(writer: Writer, number: int, size: int = 0) -> Write:
+    return (by_objects, by_rows)[number % 2](writer, number, size)
 
 
 in_each_way = pytest.mark.parametrize("adding", [by_objects, by_rows, by_turns])
@@ -237,3 +242,28 @@ async def test_settled_waits_for_everything_before(database: FaultyDatabase) -> 
         await trio.testing.wait_all_tasks_blocked(0.0)
         await writer.settled()
         assert stored(database) == ["1"]
+
+
+@in_each_way
+async def test_a_full_disk_takes_nothing_back_that_was_durable(
+    database: FaultyDatabase, adding: Adding
+) -> None:
+    """SQLite then undoes the whole transaction: every write of the commit has failed."""
+    leave_room(database, pages=20)
+    async with open_writer(database) as writer:
+        outcomes = await together(
+            adding(writer, 1), adding(writer, 2, size=1 << 20), adding(writer, 3)
+        )
+        assert stored(database) == []
+        await adding(writer, 4)()
+    assert all(isinstance(outcome, StorageFailed) for outcome in outcomes)
+    assert stored(database) == ["4"]
+
+
+def leave_room(database: FaultyDatabase, pages: int) -> None:
+    """Let the file grow by so many pages and no more, as a full disk would."""
+    with database.begin() as session:
+        (used,) = session.connection().exec_driver_sql("PRAGMA page_count").one()
+    database.close()
+    limit = f"PRAGMA max_page_count = {used + pages}"
+    event.listen(database._engine, "connect", lambda made, _: made.execute(limit))
