@@ -14,12 +14,13 @@ from urllib.parse import quote
 import httpx
 import msgspec
 import trio
+from msgspec import Struct
 
 from gateway.config import ModelFiles
 from gateway.places import Places
 from gateway.ports import Epoch, ServedModel, Standing, UnknownParty
 from pinaivu.chain.client import ChainClient
-from pinaivu.encoding import parse_json, to_hex
+from pinaivu.encoding import to_hex
 from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportFailure
 from pinaivu.keys import address_of_point, peer_id_of_point, point_of_compressed
 from pinaivu.manifest import Manifest, Parameters
@@ -30,7 +31,8 @@ _BELIEVED_S: Final = 60.0
 _MARKET_S: Final = 3.0
 _NOT_FOUND: Final = 404
 _WITHIN_S: Final = 20.0
-_MOST_BYTES: Final = 64 << 20  # a bundle holds every offer of its auction
+_BUNDLE_BYTES: Final = 64 << 20  # a bundle holds every offer of its auction
+_DOCUMENT_BYTES: Final = 4 << 20
 T = TypeVar("T")
 
 
@@ -40,6 +42,34 @@ class LogUnreachable(TransportFailure):
 
 class ForgedManifest(PeerFault):
     """What the coordinator publishes about itself is not what the chain holds."""
+
+
+class _Gateway(Struct):
+    gateway: str
+
+
+class _Signed(Struct):
+    message: _Gateway
+
+
+class _Settled(Struct):
+    receipt: _Signed
+    settlement: dict[str, Any]
+
+
+class _Receipts(Struct):
+    receipts: list[_Settled]
+
+
+class _Epoch(Struct):
+    number: int
+    manifest: Any = None
+    parameters: Any = None
+
+
+class _Published(Struct):
+    epochs: list[_Epoch] = []
+    addresses: list[str] = []
 
 
 class LogServer:
@@ -52,14 +82,14 @@ class LogServer:
 
     async def bundle(self, gateway: bytes, request_id: str) -> bytes | None:
         """The public bundle, or None while there is none."""
-        return await self._get(f"/bundles/{to_hex(gateway)}/{request_id}")
+        return await self._get(f"/bundles/{to_hex(gateway)}/{request_id}", _BUNDLE_BYTES)
 
     async def settlement(self, gateway: bytes, request_id: str) -> dict[str, Any]:
         """How far the settlement of our job of this id has come."""
-        found = await self.json(f"/receipts/{request_id}")
-        for entry in found.get("receipts", ()) if found else ():
-            if entry["receipt"]["message"]["gateway"] == to_hex(gateway):
-                return dict(entry["settlement"])
+        found = await self.document(f"/receipts/{request_id}", _Receipts)
+        for entry in found.receipts if found else ():
+            if entry.receipt.message.gateway == to_hex(gateway):
+                return entry.settlement
         return {"state": "logged"}
 
     async def market(self, model: str) -> Standing | None:
@@ -67,11 +97,7 @@ class LogServer:
         known = self._market.get(model)
         if known and trio.current_time() - known[0] < _MARKET_S:
             return known[1]
-        found = await self.json(f"/market/{quote(model)}")
-        try:
-            standing = msgspec.convert(found, Standing) if found else None
-        except msgspec.ValidationError as error:
-            raise LogUnreachable(f"what the log says of {model!r} is no market: {error}") from error
+        standing = await self.document(f"/market/{quote(model)}", Standing)
         self._market[model] = (trio.current_time(), standing)
         return standing
 
@@ -79,30 +105,27 @@ class LogServer:
         """Where the log is published."""
         return tuple(await self._places.urls())
 
-    async def json(self, path: str) -> dict[str, Any] | None:
-        """A JSON object, or None where there is none."""
-        answer = await self._get(path)
+    async def document(self, path: str, kind: type[T]) -> T | None:
+        """What a page says, as `kind`; None where there is no such page."""
+        answer = await self._get(path, _DOCUMENT_BYTES)
         if answer is None:
             return None
         try:
-            found = parse_json(answer)
-        except InvalidEncoding as error:
-            raise LogUnreachable(f"{path} of the log's server is no JSON") from error
-        if not isinstance(found, dict):
-            raise LogUnreachable(f"{path} of the log's server is no JSON object")
-        return found
+            return await _in_thread(lambda: msgspec.json.decode(answer, type=kind))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise LogUnreachable(f"{path} of the log is no such document: {error}") from error
 
-    async def _get(self, path: str) -> bytes | None:
+    async def _get(self, path: str, most: int) -> bytes | None:
         failures = list[LogUnreachable]()
         for url in await self._places.urls():
             try:
-                return await self._get_from(url.rstrip("/") + path)
+                return await self._get_from(url.rstrip("/") + path, most)
             except LogUnreachable as error:
                 failures.append(error)
         self._places.doubt()
         raise failures[-1]
 
-    async def _get_from(self, url: str) -> bytes | None:
+    async def _get_from(self, url: str, most: int) -> bytes | None:
         """A whole answer, bounded in time and size: the server may be anybody's."""
         try:
             with trio.fail_after(_WITHIN_S):
@@ -111,7 +134,7 @@ class LogServer:
                         return None
                     if not answer.is_success:
                         raise LogUnreachable(f"{url} answered {answer.status_code}")
-                    return await _bounded(answer)
+                    return await _bounded(answer, most)
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
             why = str(error) or type(error).__name__
             raise LogUnreachable(f"{url} can't be reached: {why}") from error
@@ -136,8 +159,8 @@ class ChainRegistry:
         record = await _in_thread(lambda: self._client.active_epoch(self._log_id))
         if record is None:
             raise LogUnreachable(f"log {to_hex(self._log_id)} has no active epoch on chain yet")
-        published = await self._log.json("/attestation")
-        manifest, parameters = _manifest_of(published or {}, record.number)
+        published = await self._log.document("/attestation", _Published) or _Published()
+        manifest, parameters = _manifest_of(published, record.number)
         if manifest.digest() != record.manifest_digest or manifest.log_id != self._log_id:
             raise ForgedManifest("the published manifest is not the one on chain")
         if parameters.digest() != manifest.parameters_digest:
@@ -146,7 +169,7 @@ class ChainRegistry:
             raise ForgedManifest("the manifest names another key than the chain")
         peer = PeerId(peer_id_of_point(point_of_compressed(manifest.peer_key)))
         pair = await _in_thread(lambda: self._client.pair_at(record.pair))
-        self._advertised = [str(text) for text in (published or {}).get("addresses", ())]
+        self._advertised = published.addresses
         self._epoch = Epoch(
             number=record.number,
             signer=record.key,
@@ -250,23 +273,22 @@ def load_models(client: ChainClient, files: list[ModelFiles]) -> dict[str, Serve
     return models
 
 
-async def _bounded(answer: httpx.Response) -> bytes:
+async def _bounded(answer: httpx.Response, most: int) -> bytes:
     parts, size = list[bytes](), 0
     async with aclosing(cast("AsyncGenerator[bytes]", answer.aiter_bytes())) as content:
         async for part in content:
             size += len(part)
-            if size > _MOST_BYTES:
-                raise LogUnreachable(f"{answer.url} is longer than {_MOST_BYTES} bytes")
+            if size > most:
+                raise LogUnreachable(f"{answer.url} is longer than {most} bytes")
             parts.append(part)
     return b"".join(parts)
 
 
-def _manifest_of(published: dict[str, Any], number: int) -> tuple[Manifest, Parameters]:
-    for epoch in published.get("epochs", ()):
-        if epoch.get("number") == number:
+def _manifest_of(published: _Published, number: int) -> tuple[Manifest, Parameters]:
+    for epoch in published.epochs:
+        if epoch.number == number:
             try:
-                manifest = Manifest.from_json(epoch.get("manifest"))
-                return manifest, Parameters.from_json(epoch.get("parameters"))
+                return Manifest.from_json(epoch.manifest), Parameters.from_json(epoch.parameters)
             except InvalidEncoding as error:
                 raise ForgedManifest(f"the published manifest is none: {error}") from error
     raise LogUnreachable(f"the coordinator does not publish epoch {number} yet")

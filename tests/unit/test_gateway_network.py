@@ -217,12 +217,35 @@ async def test_a_server_that_fails_or_floods_does_not_hide_the_next() -> None:
         if request.url.host == "down.example":
             raise httpx.ConnectError("refused", request=request)
         flood = request.url.host == "flood.example"
-        return httpx.Response(200, content=bytes(65 << 20) if flood else b"{}")
+        return httpx.Response(200, content=bytes(5 << 20) if flood else b"{}")
 
     said = ("https://down.example", "https://flood.example", "https://log.example")
-    assert await serving(answer, on_chain([said])).json("/x") == {}
+    assert await serving(answer, on_chain([said])).document("/x", dict) == {}
     with pytest.raises(LogUnreachable, match="longer"):
-        await serving(answer, on_chain([said[:2]])).json("/x")
+        await serving(answer, on_chain([said[:2]])).document("/x", dict)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"<html>",
+        b"5",
+        b'{"epochs": 5}',
+        b'{"epochs": ["x"]}',
+        b'{"epochs": [{"number": 2, "manifest": 5}]}',
+        b'{"epochs": [], "addresses": 7}',
+        b'{"epochs": [], "addresses": ["\xff"]}',
+        b'{"epochs": [{"number": 2, "manifest": %s1%s}]}' % (b"[" * 5000, b"]" * 5000),
+    ],
+)
+async def test_what_is_no_directory_is_the_logs_fault(said: bytes) -> None:
+    """Whoever answers at a log's address: it is said, and the gateway goes on."""
+    log = serving(lambda _: httpx.Response(200, content=said), configured())
+    found = ChainRegistry(DictChain(record(manifest())), LOG, log, configured())  # type: ignore[arg-type]
+    with pytest.raises((LogUnreachable, ForgedManifest)):
+        await found.refresh()
+    with pytest.raises(LogUnreachable):
+        await log.settlement(bytes(20), "id")
 
 
 OTHERS_RULES = msgspec.structs.replace(rules(), fee_bps=9_999)
