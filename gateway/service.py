@@ -48,10 +48,10 @@ from pinaivu.p2p.frames import FrameLimits
 from pinaivu.p2p.host import Host, open_host
 from pinaivu.p2p.links import ReadyPool
 from pinaivu.store.batches import BatchKeeper
-from pinaivu.store.database import Database, open_database
+from pinaivu.store.database import Database, StorageFailed, open_database
 from pinaivu.store.writer import open_writer
 
-_JANITOR_S: Final = 600
+_TIDY_S: Final = 600
 _HOUR_MS: Final = 3_600_000
 _log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ async def open_gateway(
         for log in opened.values():
             nursery.start_soon(log.market.run)
         nursery.start_soon(quotas.run)
-        nursery.start_soon(_janitor, ledger, claims, limits, sources.now_ms)
+        nursery.start_soon(tidy, ledger, claims, limits, sources.now_ms)
         await _resume(ledger, opened, identity.address)
         yield Gateway(desk=desk, models=models, random=sources.random_bytes, wallets=wallets)
         nursery.cancel_scope.cancel()
@@ -270,11 +270,12 @@ async def run_http(
         ) from error
 
 
-async def _janitor(
-    ledger: Ledger, claims: Claims, limits: Limits, now_ms: Callable[[], int]
-) -> None:
-    """Empty what has been kept long enough."""
+async def tidy(ledger: Ledger, claims: Claims, limits: Limits, now_ms: Callable[[], int]) -> None:
+    """Empty what has been kept long enough; where the database fails, at the next round."""
     while True:
-        await claims.forget(limits.content_hours * _HOUR_MS)
-        await ledger.forget_contents(now_ms() - limits.content_hours * _HOUR_MS)
-        await trio.sleep(_JANITOR_S)
+        try:
+            await claims.forget(limits.content_hours * _HOUR_MS)
+            await ledger.forget_contents(now_ms() - limits.content_hours * _HOUR_MS)
+        except StorageFailed as error:
+            _log.error("old contents are not emptied yet: %s", error)
+        await trio.sleep(_TIDY_S)

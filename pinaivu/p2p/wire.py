@@ -17,7 +17,7 @@ Digests never depend on these frames.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -30,6 +30,8 @@ WORK_PROTOCOL: Final = "/pinaivu/work/2"
 
 MAX_CONTROL_FRAME: Final = 1 << 20
 MAX_WORK_FRAME: Final = 8 << 20
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""What a database's integer holds; no honest number here is larger or less than nothing."""
 
 
 class _Frame(msgspec.Struct, frozen=True, tag_field="t", forbid_unknown_fields=True):
@@ -52,8 +54,8 @@ class Refused(_Frame, frozen=True, tag="refused"):
 
     code: str
     detail: str
-    reason: int = 0
-    retry_after_ms: int = 0
+    reason: Natural = 0
+    retry_after_ms: Natural = 0
 
 
 # node control
@@ -72,11 +74,11 @@ class AuctionCall(_Frame, frozen=True, tag="call"):
     nonce: bytes
     offer_digest: bytes
     model: str
-    prompt_tokens: int
-    max_output_tokens: int
-    expected_output_tokens: int
-    features: int
-    window_ms: int
+    prompt_tokens: Natural
+    max_output_tokens: Natural
+    expected_output_tokens: Natural
+    features: Natural
+    window_ms: Natural
 
 
 class BidReply(_Frame, frozen=True, tag="bid"):
@@ -95,7 +97,7 @@ class ReceiptNotice(_Frame, frozen=True, tag="receipt"):
     """A receipt that names this party, for keeping."""
 
     receipt: bytes  # Signed[Receipt]
-    index: int
+    index: Natural
 
 
 class AwardVoided(_Frame, frozen=True, tag="voided"):
@@ -132,8 +134,8 @@ class Awarded(_Frame, frozen=True, tag="awarded"):
 
     award: bytes  # Signed[Award]
     peer: bytes  # 64, the node's peer point
-    tps_milli: int  # what the winner promised, for the gateway's deadlines
-    ttft_ms: int
+    tps_milli: Natural  # what the winner promised, for the gateway's deadlines
+    ttft_ms: Natural
 
 
 class ReportFailure(_Frame, frozen=True, tag="failure"):
@@ -157,7 +159,7 @@ class Receipted(_Frame, frozen=True, tag="receipted"):
     """The job's one receipt, durable, and its index in the log."""
 
     receipt: bytes  # Signed[Receipt]
-    index: int
+    index: Natural
 
 
 # work streams
@@ -175,7 +177,7 @@ class Dispatch(_Frame, frozen=True, tag="dispatch"):
     salt_response: bytes
     salt_segment: bytes
     prefix: str = ""
-    kind: int = JobKind.CHAT
+    kind: Natural = JobKind.CHAT
 
 
 class Chunk(_Frame, frozen=True, tag="chunk"):
@@ -196,16 +198,16 @@ class NodeRefused(_Frame, frozen=True, tag="no"):
     `engine_status` is the HTTP status from 400 to 499 with which its engine refused the request.
     """
 
-    reason: int
+    reason: Natural
     detail: str
     completion: bytes | None = None  # what it did until then, if anything was acknowledged
-    engine_status: int = 0
+    engine_status: Natural = 0
 
 
 class Ack(_Frame, frozen=True, tag="ack"):
     """Preimage `w_index` of the job's ack chain for this rank."""
 
-    index: int
+    index: Natural
     preimage: bytes
 
 

@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from trio.testing import MockClock
 
+from gateway.claims import Claims
+from gateway.config import Limits
 from gateway.ledger import Ledger
+from gateway.service import tidy
 from pinaivu.store.database import StorageFailed, open_database
 from pinaivu.store.gateway import AttemptRow, CountDifferenceRow, ReceiptRow
 from pinaivu.store.writer import open_writer
@@ -189,6 +194,24 @@ async def test_contents_are_forgotten_in_time(tmp_path: Path) -> None:
         assert old
         assert new
         assert (old.body, new.body) == (None, b"secret")
+
+
+async def test_a_database_that_fails_ends_no_tidying(
+    tmp_path: Path,
+    autojump_clock: MockClock,  # noqa: ARG001 - the next round is ten minutes later
+) -> None:
+    """What is old is emptied in the next round, and nothing else stops meanwhile."""
+    async with ledger(tmp_path) as (found, database), trio.open_nursery() as nursery:
+        row = request_row(1, tokens=1, at_ms=0)
+        row.body = b"secret"
+        await found.open(row)
+        claims = Claims(found._writer, bytes(16), lambda: NOW)
+        database.next_commit = Fault.NOT_PERSISTED
+        nursery.start_soon(tidy, found, claims, Limits(), lambda: NOW)
+        while (kept := await found.request(JOB)) and kept.body:
+            pass  # asked again
+        assert database.next_commit is None
+        nursery.cancel_scope.cancel()
 
 
 async def test_amounts_beyond_the_columns_width_are_kept_at_its_maximum(tmp_path: Path) -> None:
