@@ -100,6 +100,7 @@ class Claims:
         self._writer = writer
         self._process_id = process_id
         self._now_ms = now_ms
+        self._last_ms = 0
 
     async def take(
         self, key_id: str, name: str | None, demand: Demand, seal: Seal
@@ -122,15 +123,17 @@ class Claims:
             name=sha256(name.encode("ascii")).digest(),
             body_digest=_digest(demand),
             process_id=self._process_id,
+            begun_ms=self._moment(),
         )
         earlier = await self._writer.write_rows_apart(
-            lambda rows: claims.claim(rows, wanted, self._now_ms()), synced=True
+            lambda rows: claims.claim(rows, wanted), synced=True
         )
         return wanted if earlier is None else _replay(earlier, demand, seal)
 
-    async def release(self, held: Claim) -> None:
-        """Nothing was dispatched for the request: the name is free again."""
-        await self._writer.write_rows_apart(lambda rows: claims.release(rows, held))
+    def _moment(self) -> int:
+        """Now, or a little later: no two claims have the same."""
+        self._last_ms = max(self._now_ms(), self._last_ms + 1)
+        return self._last_ms
 
     async def forget(self, content_ms: int) -> None:
         """Drop claims that no longer stand, and answers older than `content_ms`."""

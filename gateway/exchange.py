@@ -128,6 +128,10 @@ class Exchange:
         else:
             self._attempts.leave()
 
+    def stop(self) -> None:
+        """The gateway ends: stop the node now, whoever may ask for the answer again."""
+        self._attempts.leave()
+
     @property
     def _kept_for_later(self) -> bool:
         """Whether the answer is for whoever sends the request again."""

@@ -79,7 +79,6 @@ class Quotas:
         self._meters: dict[str, Meter] = {}
         self._unsettled: list[tuple[Reservation, tuple[int, int] | None, bytes | None]] = []
         self.process_id = random(16)
-        self.under_way = 0
         """How many requests this process is serving."""
 
     async def reserve(
@@ -115,7 +114,6 @@ class Quotas:
                 self._keep(key_id, limited.meter)
                 raise _refusal(limited, want.now_ms) from limited
             self._keep(key_id, meter)
-        self.under_way += 1
         return Reservation(
             key_id=key_id, reservation_id=identity, tokens=tokens, units=units, claim=claim
         )
@@ -132,12 +130,18 @@ class Quotas:
         if held.settled:
             return
         held.settled = True
-        self.under_way -= 1
         try:
             await self._settle(held, used, answer)
         except StorageFailed as error:
             _log.error("what key %s used is counted later: %s", held.key_id, error)
             self._unsettled.append((held, used, answer))
+
+    async def release(self, claim: Claim) -> None:
+        """Nothing ran for the request that holds this claim: its name is free again."""
+        nothing = Reservation(
+            key_id=claim.key_id, reservation_id=None, tokens=0, units=0, claim=claim
+        )
+        await self.settle(nothing, (0, 0))
 
     async def meter(self, key_id: str) -> Meter:
         """The key's meter, as last seen in this minute or as it is now."""

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import trio
 
+from gateway.errors import ApiError
 from gateway.reports import Report
 
 _log = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ class UnderWay(Protocol):
     async def run(self) -> None:
         """Serve the request to its end."""
 
-    def leave(self) -> None:
-        """Stop: nobody waits for the answer."""
+    def stop(self) -> None:
+        """Stop, whoever waits for the answer or will ask for it."""
 
     def report(self) -> Report:
         """What came of it, once `run` has ended."""
@@ -39,6 +40,7 @@ class Traffic:
         self.answering = 0
         """HTTP requests whose answers are not sent to their end."""
         self._exchanges: set[UnderWay] = set()
+        self._beginning = 0
         self._calm = trio.Event()
 
     @property
@@ -56,6 +58,22 @@ class Traffic:
             self.answering -= 1
             self._look()
 
+    @contextmanager
+    def place(self, most: int) -> Iterator[None]:
+        """A place among `most`, for a request that is to become an exchange; else 429."""
+        if len(self._exchanges) + self._beginning >= most:
+            raise ApiError(
+                429,
+                "too_many_requests",
+                "The gateway serves as many requests as it can; retry in a second.",
+                retry_after_s=1,
+            )
+        self._beginning += 1
+        try:
+            yield
+        finally:
+            self._beginning -= 1
+
     def start(self, nursery: trio.Nursery, exchange: UnderWay) -> None:
         """Run an exchange in a task of its own."""
         self._exchanges.add(exchange)
@@ -71,7 +89,7 @@ class Traffic:
         with trio.move_on_after(within_s):
             await self._wait_for_calm()
         for exchange in list(self._exchanges):
-            exchange.leave()
+            exchange.stop()
         with trio.move_on_after(after_s):
             await self._wait_for_calm()
         _log.info("drained: %d exchanges, %d answers are left", self.exchanges, self.answering)

@@ -95,27 +95,21 @@ class Gateway:
         """
         holder = await self.holder(request, "inference")
         raw = await read_body(request, self.limits.max_body_bytes)
-        if self.quotas.under_way >= self.limits.max_in_flight:
-            raise ApiError(
-                429,
-                "too_many_requests",
-                "The gateway serves as many requests as it can; retry in a second.",
-                retry_after_s=1,
-            )
-        demand = _under_terms(await self._demand(raw, kind), holder, request)
-        name = request.headers.get(HEADER)
-        claim = await self.desk.claims.take(holder.key_id, name, demand, holder.seal)
-        if isinstance(claim, Replay):
-            return claim
-        try:
-            exchange = await self._exchange(holder, demand, claim)
-        except BaseException:
-            if claim is not None:
-                with trio.CancelScope(shield=True):
-                    await self.desk.claims.release(claim)
-            raise
-        self.traffic.start(self.desk.nursery, exchange)
-        return exchange
+        with self.traffic.place(self.limits.max_in_flight):
+            demand = _under_terms(await self._demand(raw, kind), holder, request)
+            name = request.headers.get(HEADER)
+            claim = await self.desk.claims.take(holder.key_id, name, demand, holder.seal)
+            if isinstance(claim, Replay):
+                return claim
+            try:
+                exchange = await self._exchange(holder, demand, claim)
+            except BaseException:
+                if claim is not None:
+                    with trio.CancelScope(shield=True):
+                        await self.quotas.release(claim)
+                raise
+            self.traffic.start(self.desk.nursery, exchange)
+            return exchange
 
     async def _demand(self, raw: bytes, kind: JobKind) -> Demand:
         read = partial(

@@ -23,6 +23,7 @@ _MINE: Final = (
     col(ClaimRow.key_id) == bindparam("key"),
     col(ClaimRow.name) == bindparam("held_name"),
     col(ClaimRow.process_id) == bindparam("process"),
+    col(ClaimRow.begun_ms) == bindparam("begun"),
     col(ClaimRow.ended_ms).is_(None),
 )
 _ONE_AT_A_TIME: Final = (
@@ -40,12 +41,17 @@ _NEVER_RAN: Final = ("unserved", "refused")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """An `Idempotency-Key` of an API key, held by a process for one request."""
+    """An `Idempotency-Key` of an API key, held by a process for one request.
+
+    No two claims of a process begin in the same millisecond: what is done late for one that no
+    longer stands isn't done to the next claim of its name.
+    """
 
     key_id: str
     name: bytes
     body_digest: bytes
     process_id: bytes
+    begun_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +64,9 @@ class Earlier:
     answer: bytes | None
 
 
-def claim(rows: Rows, wanted: Claim, now_ms: int) -> Earlier | None:
+def claim(rows: Rows, wanted: Claim) -> Earlier | None:
     """Take the name: None where it is the caller's now, or what it stands for."""
+    now_ms = wanted.begun_ms
     # One at a time for a key: two requests of one name can't both find it free.
     rows.run(_ONE_AT_A_TIME, key=wanted.key_id)
     found = _found(rows, wanted)
@@ -74,7 +81,7 @@ def claim(rows: Rows, wanted: Claim, now_ms: int) -> Earlier | None:
         name=wanted.name,
         body_digest=wanted.body_digest,
         process_id=wanted.process_id,
-        begun_ms=now_ms,
+        begun_ms=wanted.begun_ms,
     )
     return None
 
@@ -115,7 +122,12 @@ class _Found(Struct, frozen=True):
 
 
 def _held(held: Claim) -> dict[str, Any]:
-    return {"key": held.key_id, "held_name": held.name, "process": held.process_id}
+    return {
+        "key": held.key_id,
+        "held_name": held.name,
+        "process": held.process_id,
+        "begun": held.begun_ms,
+    }
 
 
 def _found(rows: Rows, wanted: Claim) -> _Found | None:

@@ -90,9 +90,11 @@ class Child:
 
     async def claim(self, name: str) -> str:
         """Claim an Idempotency-Key."""
-        wanted = self._claim(name)
+        return await self._take(self._claim(name))
+
+    async def _take(self, wanted: claims.Claim) -> str:
         earlier = await self._writer.write_rows_apart(
-            lambda rows: claims.claim(rows, wanted, now_ms()), synced=True
+            lambda rows: claims.claim(rows, wanted), synced=True
         )
         if earlier is None:
             return "claimed"
@@ -100,11 +102,10 @@ class Child:
 
     async def run(self, name: str) -> str:
         """Claim an Idempotency-Key and store its request."""
-        said = await self.claim(name)
+        wanted = self._claim(name)
+        said = await self._take(wanted)
         if said == "claimed":
-            held = await self._quotas.reserve(
-                self._key_id, self._policy, 1, 1, claim=self._claim(name)
-            )
+            held = await self._quotas.reserve(self._key_id, self._policy, 1, 1, claim=wanted)
             await self._store(held)
         return said
 
@@ -132,6 +133,7 @@ class Child:
             name=sha256(name.encode()).digest(),
             body_digest=bytes(32),
             process_id=self._quotas.process_id,
+            begun_ms=now_ms(),
         )
 
 

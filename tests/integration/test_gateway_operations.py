@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.errors import ApiError
 from gateway.http.metrics import metrics_of, serve_metrics
 from gateway.metrics import MOST_OUTCOMES, Metrics
 from gateway.reports import Report
@@ -58,12 +60,12 @@ class Told:
 
 
 @asynccontextmanager
-async def streaming(net: Network) -> AsyncGenerator[Callable[[], str]]:
-    """A streamed request under way; what its client has of it."""
+async def streaming(net: Network, **named: str) -> AsyncGenerator[Callable[[], str]]:
+    """A streamed request under way, with these headers; what its client has of it."""
     got = bytearray()
 
     async def read() -> None:
-        body, headers = request(stream=True), {"authorization": f"Bearer {net.secret}"}
+        body, headers = request(stream=True), {"authorization": f"Bearer {net.secret}"} | named
         url = f"{net.url}/v1/chat/completions"
         async with (
             httpx.AsyncClient(timeout=20) as http,
@@ -104,8 +106,11 @@ async def test_drain_lets_streams_end_and_begins_nothing(tmp_path: Path) -> None
         assert (traffic.exchanges, traffic.answering) == (0, 0)
 
 
-async def test_what_does_not_end_in_time_is_stopped_and_accounted_for(tmp_path: Path) -> None:
-    """The node signs what it did, and its receipt says so."""
+@pytest.mark.parametrize("named", [{}, {"idempotency-key": "once"}], ids=["plain", "named"])
+async def test_what_does_not_end_in_time_is_stopped_and_accounted_for(
+    tmp_path: Path, named: dict[str, str]
+) -> None:
+    """The node signs what it did, and its receipt says so, whoever may ask for the answer again."""
     acknowledged = trio.Event()  # the client sees the word before the node has that
 
     async def endless(work: Work) -> None:
@@ -115,7 +120,7 @@ async def test_what_does_not_end_in_time_is_stopped_and_accounted_for(tmp_path: 
         await work.end()
 
     async with network(tmp_path, endless) as net:
-        async with streaming(net) as seen:
+        async with streaming(net, **named) as seen:
             await acknowledged.wait()
             await net.gateway.traffic.drain(within_s=0, after_s=5)
         assert "[DONE]" not in seen()
@@ -181,7 +186,7 @@ async def test_a_listener_that_fails_takes_nothing_with_it() -> None:
         async def run(self) -> None:
             await trio.lowlevel.checkpoint()
 
-        def leave(self) -> None:
+        def stop(self) -> None:
             raise AssertionError
 
         def report(self) -> Report:
@@ -192,6 +197,36 @@ async def test_a_listener_that_fails_takes_nothing_with_it() -> None:
     async with trio.open_nursery() as nursery:
         traffic.start(nursery, Exchange())
     assert traffic.exchanges == 0
+
+
+async def test_places_are_taken_before_anything_is_waited_for() -> None:
+    """A request holds its place while it is judged, and as an exchange; a refused one gives it."""
+    ended = trio.Event()
+
+    class Exchange:
+        async def run(self) -> None:
+            await ended.wait()
+
+        def stop(self) -> None:
+            raise AssertionError
+
+        def report(self) -> Report:
+            return report()
+
+    traffic = Traffic()
+    async with trio.open_nursery() as nursery:
+        with traffic.place(2), traffic.place(2):
+            with pytest.raises(ApiError, match="retry in a second") as caught, traffic.place(2):
+                raise AssertionError
+            assert (caught.value.status, caught.value.code) == (429, "too_many_requests")
+            traffic.start(nursery, Exchange())
+        with traffic.place(2):
+            assert traffic.exchanges == 1
+        with traffic.place(2), pytest.raises(ApiError), traffic.place(2):
+            raise AssertionError
+        ended.set()
+    with traffic.place(1):
+        assert traffic.exchanges == 0
 
 
 async def test_other_origins_are_let_in_where_configured(tmp_path: Path) -> None:
