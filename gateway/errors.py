@@ -115,7 +115,7 @@ def from_attempt(reason: int, detail: str, *, cut: bool, engine_status: int = 0)
     `engine_status`: what the last node's engine answered, where it refused the request itself.
     """
     if reason == Reason.CLIENT_GONE:
-        return ApiError(499, "client_closed_request", "The client has gone; nothing is to be done.")
+        return client_gone()
     if cut:
         message = f"The answer broke off ({detail}) and can't be continued; send the request again."
         return ApiError(502, Reason(reason).name.lower(), message)
@@ -124,6 +124,11 @@ def from_attempt(reason: int, detail: str, *, cut: bool, engine_status: int = 0)
         return ApiError(422, "request_refused", message)
     message = f"No node served the request (the last one: {detail}); retry in a moment."
     return ApiError(503, "no_node_left", message, retry_after_s=1)
+
+
+def client_gone() -> ApiError:
+    """499, for logs and metrics."""
+    return ApiError(499, "client_closed_request", "The client has gone; nothing is to be done.")
 
 
 def unreachable() -> ApiError:

@@ -23,6 +23,7 @@ from gateway.config import MOST_LOGS, Config, Limits, LogConfig
 from gateway.desk import Desk
 from gateway.drafts import Identity
 from gateway.http.app import create_app
+from gateway.http.bodies import Lingering
 from gateway.http.gate import Counted
 from gateway.http.metrics import metrics_of, serve_metrics
 from gateway.http.surface import Gateway
@@ -258,7 +259,7 @@ async def run_http(
     settings.errorlog = logging.getLogger("gateway.http")
     try:
         await serve_http(
-            create_app(gateway, counted),  # type: ignore[arg-type]
+            Lingering(create_app(gateway, counted)),  # type: ignore[arg-type]
             settings,
             shutdown_trigger=stopping,
             task_status=task_status,

@@ -17,9 +17,9 @@ from typing import Final
 import hypothesis
 import pytest
 
-from tests.databases import postgres, url_of
+from tests.databases import postgres, postgres_url, url_of
 
-__all__ = ["postgres", "url_of"]
+__all__ = ["postgres", "postgres_url", "url_of"]
 REQUIRE_ALL: Final = "PINAIVU_REQUIRE_ALL"
 WITHOUT: Final = "PINAIVU_WITHOUT"
 hypothesis.settings.register_profile("default", deadline=None)  # no test is about time

@@ -97,3 +97,9 @@ def url_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], st
     if request.param == "sqlite":
         return lambda service: f"sqlite:///{tmp_path}/{service}.db"
     return Server(request.getfixturevalue("postgres"), tmp_path).create
+
+
+@pytest.fixture
+def postgres_url(postgres: str, tmp_path: Path) -> str:
+    """The URL of an empty database for a gateway on PostgreSQL."""
+    return Server(postgres, tmp_path).create("gateway")

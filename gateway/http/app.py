@@ -26,7 +26,6 @@ from starlette.responses import Response
 from gateway.errors import ApiError, internal, storage, unreachable
 from gateway.http.admin import add_admin_routes
 from gateway.http.attestation import add_attestation_route
-from gateway.http.bodies import Lingering
 from gateway.http.cors import cors_of
 from gateway.http.gate import Counted, Gate
 from gateway.http.health import add_health_routes
@@ -57,7 +56,6 @@ def create_app(gateway: Gateway, counted: Counted = lambda _route, _status: None
     if gateway.cors_origins:
         app.add_middleware(CORSMiddleware, **cors_of(gateway.cors_origins))
     app.add_middleware(Gate, traffic=gateway.traffic, counted=counted)
-    app.add_middleware(Lingering)
     return app
 
 

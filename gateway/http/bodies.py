@@ -10,10 +10,10 @@ from contextlib import aclosing
 from typing import Final
 
 import trio
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import ApiError
+from gateway.errors import ApiError, client_gone
 
 WITHIN_S: Final = 60.0
 """How long a body may take."""
@@ -22,17 +22,23 @@ LINGER_BYTES: Final = 16 << 20
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """The whole body; `ApiError` 413 as soon as it is too large, 408 where it takes too long."""
+    """The whole body; `ApiError` 413 as soon as it is too large, 408 where it takes too long.
+
+    499, which nobody sees, where the client has gone.
+    """
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > most:
         raise _too_large(most)
     body = bytearray()
     with trio.move_on_after(WITHIN_S):
-        async with aclosing(request.stream()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > most:
-                    raise _too_large(most)
+        try:
+            async with aclosing(request.stream()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > most:
+                        raise _too_large(most)
+        except ClientDisconnect as gone:
+            raise client_gone() from gone
         return bytes(body)
     raise ApiError(
         408, "request_timeout", f"The body took longer than {WITHIN_S:.0f} s; send it again."

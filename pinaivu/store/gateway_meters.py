@@ -29,6 +29,8 @@ from pinaivu.store.rows import Rows
 
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
+MOST_UNITS: Final = 10**15
+"""Of one request: a thousand million tokens of money, and thousands of such sums fit a column."""
 _CLOSED: Final = ("receipted", "refused")
 _NOBODY: Final = b""
 _METER: Final = METADATA.tables["meter"]
@@ -141,10 +143,12 @@ def month_start_ms(month: int) -> int:
 def begin(rows: Rows, policy: Policy, want: Wanted) -> tuple[int, Meter]:
     """Let a request in: the units reserved for it (what is left, at most), and the meter then.
 
+    Never more than `MOST_UNITS`.
+
     Raises `Limited` where any limit of `policy` doesn't hold it.
     """
     meter = _locked(rows, want.key_id, want.now_ms)
-    units = _units(policy, meter, want.units)
+    units = min(_units(policy, meter, want.units), MOST_UNITS)
     _require_room(policy, meter, want.tokens)
     meter.minute_requests += 1
     meter.minute_tokens += want.tokens
@@ -184,8 +188,9 @@ def settle(
 
 def abandon(rows: Rows, key_id: str, reservation_id: bytes, now_ms: int) -> None:
     """The request is over, and only its receipt will say what it used: `resolve` waits for it."""
+    meter = _locked(rows, key_id, now_ms)
     rows.change(ReservationRow, reservation_id, process_id=_NOBODY)
-    resolve(rows, key_id, reservation_id, now_ms)
+    _resolve(rows, key_id, meter, reservation_id)
 
 
 def read_meter(rows: Rows, key_id: str, now_ms: int) -> Meter:
@@ -235,7 +240,10 @@ def resolve(rows: Rows, key_id: str, reservation_id: bytes, now_ms: int) -> None
     Nothing where nothing was dispatched, its receipt's figures where there is one; until then the
     most it may use stays reserved.
     """
-    meter = _locked(rows, key_id, now_ms)
+    _resolve(rows, key_id, _locked(rows, key_id, now_ms), reservation_id)
+
+
+def _resolve(rows: Rows, key_id: str, meter: Meter, reservation_id: bytes) -> None:
     found = rows.run(_LOOK, reservation=reservation_id)
     if not found:
         return

@@ -71,6 +71,12 @@ async def test_a_body_is_read_up_to_the_limit_and_no_further() -> None:
     assert len(await read_body(Client(100).request(content_length="1000"), 1000)) == 1000
 
 
+async def test_who_leaves_is_no_fault_of_the_gateways() -> None:
+    with pytest.raises(ApiError) as caught:
+        await read_body(Client(3, leaves=True).request(), 1000)
+    assert caught.value.status == 499
+
+
 async def test_a_body_that_trickles_is_refused_in_time(autojump_clock: MockClock) -> None:
     with pytest.raises(ApiError, match="longer than 60 s") as caught:
         await read_body(Client(100, pause=1).request(), 1000)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from sqlalchemy import TextClause, text
 from sqlmodel import col, select
 
 from gateway.errors import ApiError
@@ -16,7 +17,14 @@ from gateway.quotas import LEASE_MS, Quotas, Reservation
 from pinaivu.store.database import Database, StorageFailed, open_database
 from pinaivu.store.gateway import MeterRow, ReceiptRow, RequestRow, ReservationRow
 from pinaivu.store.gateway_keys import change_policy, create_key
-from pinaivu.store.gateway_meters import DAY_MS, MINUTE_MS, forget, month_start_ms, read_meter
+from pinaivu.store.gateway_meters import (
+    DAY_MS,
+    MINUTE_MS,
+    MOST_UNITS,
+    forget,
+    month_start_ms,
+    read_meter,
+)
 from pinaivu.store.gateway_policy import Policy
 from pinaivu.store.writer import open_writer
 from tests.unit.gateway_facts import MODEL, NOW, PAYER, Drawn
@@ -319,3 +327,37 @@ async def test_many_at_once_never_overshoot(url_of: Urls) -> None:
             meter = session.exec(select(MeterRow).where(col(MeterRow.key_id) == key)).one()
         assert meter.day_tokens == 130
         one.audit(key)
+
+
+async def test_sums_of_requests_without_ceilings_fit(url_of: Urls) -> None:
+    """A grant may allow any price: what is reserved for a request has a bound of its own."""
+    policy = Policy(streams=1000)
+    async with desk(url_of("gateway")) as found:
+        key = found.new_key(policy)
+        for _ in range(300):
+            held = await found.quotas.reserve(key, policy, tokens=2000, units=2**90)
+            assert held.units == MOST_UNITS
+        found.audit(key)
+
+
+@pytest.mark.database
+async def test_the_meters_lock_comes_first(postgres_url: str) -> None:
+    """Who waits for it holds no reservation that its holder may come to want."""
+    policy = Policy(streams=1)
+    async with desk(postgres_url) as found, trio.open_nursery() as nursery:
+        key = found.new_key(policy)
+        held = await found.quotas.reserve(key, policy, 1, 1)
+        waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        take = text("SELECT 1 FROM reservation FOR UPDATE NOWAIT")
+        with found.database.begin() as session:
+            read_meter(found.database.rows_of(session), key, NOW)
+            nursery.start_soon(found.quotas.settle, held, None)
+            with trio.fail_after(10):
+                while not _count(found, waiting):
+                    await trio.lowlevel.checkpoint()
+            assert session.execute(take).scalar() == 1
+
+
+def _count(found: Desk, query: TextClause) -> int:
+    with found.database.read() as session:
+        return int(session.execute(query).scalar_one())
