@@ -22,6 +22,7 @@ from node.engines.errors import EngineBrokeOff, EngineRefused, EngineTimedOut
 from node.engines.measure import MeasuredEngine
 from node.engines.spec import KINDS, EngineSpec, continued
 from pinaivu.codes import Feature, JobKind
+from pinaivu.openai import BadResponse
 
 Chunks = list[dict[str, Any]]
 _TOKENS: Final = 8
@@ -70,7 +71,7 @@ async def _tried(engine: MeasuredEngine, trial: Trial) -> str:
         async with engine.stream(trial.kind, json.dumps(trial.body).encode()) as events:
             async for batch in events:
                 chunks += map(json.loads, batch)
-    except (EngineRefused, EngineBrokeOff, EngineTimedOut) as error:
+    except (EngineRefused, EngineBrokeOff, EngineTimedOut, BadResponse) as error:
         return str(error)
     except ValueError:
         return "its answer is not JSON"
@@ -112,10 +113,13 @@ def _has_two(chunks: Chunks) -> bool:
 
 
 def _is_object(chunks: Chunks) -> bool:
-    """Whether it begins as JSON; unasked, a model names its colour in words."""
-    deltas = (choice.get("delta") or {} for choice in _choices(chunks))
-    text = "".join(delta.get("content") or "" for delta in deltas)
-    return text.lstrip().startswith("{")
+    """Whether it begins as JSON; unasked, a model names its colour in words.
+
+    A model that thinks first may have come to say nothing yet.
+    """
+    deltas = [choice.get("delta") or {} for choice in _choices(chunks)]
+    text = "".join(delta.get("content") or "" for delta in deltas).lstrip()
+    return text.startswith("{") if text else bool(deltas)
 
 
 def _picture() -> str:

@@ -138,8 +138,9 @@ def _commit(database: Database, jobs: list[_Write]) -> None:
     except StorageFailed as error:
         for job in jobs:
             job.error = job.error or error
-    except Exception as error:  # noqa: BLE001 - one write's own, handed to its caller
-        jobs[0].error = error
+    except Exception as error:  # noqa: BLE001 - handed to whoever waits: nothing was committed
+        for job in jobs:
+            job.error = job.error or error
 
 
 def _commit_rows(database: Database, jobs: list[_Write]) -> None:

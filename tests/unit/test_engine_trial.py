@@ -15,6 +15,7 @@ from node.engines.errors import EngineBrokeOff, EngineRefused, EngineTimedOut, E
 from node.engines.spec import attached
 from node.engines.trial import trials, tried
 from pinaivu.codes import Feature, JobKind
+from pinaivu.openai import BadResponse
 
 TALK = Feature.KIND_CHAT | Feature.KIND_COMPLETION
 TEXT = Feature.STRUCTURED | Feature.LOGPROBS | Feature.CHOICES | Feature.CONTINUES
@@ -112,6 +113,26 @@ async def test_what_is_ignored_is_not_offered(caplog: pytest.LogCaptureFixture) 
 
 async def test_an_answer_that_says_nothing_shows_nothing() -> None:
     assert await does(lambda _kind, _body: []) == Feature.KIND_CHAT
+
+
+async def test_who_thinks_first_may_have_said_nothing_yet() -> None:
+    """A reasoning parser's eight tokens are all thoughts; the schema binds what comes after."""
+
+    def thinks(_kind: JobKind, _body: dict[str, Any]) -> list[Chunk]:
+        return [{"choices": [{"index": 0, "delta": {"reasoning_content": "Okay"}}]}]
+
+    features = Feature.KIND_CHAT | Feature.STRUCTURED | Feature.REASONING
+    assert await does(thinks, features) == features
+
+
+async def test_an_answer_that_is_none_is_not_offered(caplog: pytest.LogCaptureFixture) -> None:
+    def odd(kind: JobKind, body: dict[str, Any]) -> list[Chunk]:
+        if kind == JobKind.EMBEDDING:  # as the client's reader of such answers says it
+            raise BadResponse("a vector is a list of numbers")
+        return able(kind, body)
+
+    assert await does(odd) == ALL & ~Feature.KIND_EMBEDDING
+    assert "a vector is a list of numbers" in caplog.text
 
 
 async def test_an_engine_that_is_gone_is_no_matter_of_features() -> None:

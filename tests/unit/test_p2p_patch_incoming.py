@@ -94,6 +94,26 @@ async def test_an_end_that_comes_with_the_acceptance_is_heeded() -> None:
             await stream.read(10)
 
 
+async def test_a_peer_that_ignores_its_window_is_cut_off() -> None:
+    """Nobody reads: what it has credit for is kept, and not a byte more."""
+    async with alone() as peer:
+        await say(peer, frame(DATA, SYN, 1, body=bytes(DEFAULT_WINDOW_SIZE)))
+        assert len(peer.muxer.stream_buffers[1]) == DEFAULT_WINDOW_SIZE
+        assert not peer.muxer.event_shutting_down.is_set()
+        await say(peer, frame(DATA, 0, 1, body=b"x"))
+        assert peer.muxer.event_shutting_down.is_set()
+
+
+async def test_what_was_read_may_be_sent_again() -> None:
+    async with alone() as peer:
+        await say(peer, frame(DATA, SYN, 1, body=bytes(DEFAULT_WINDOW_SIZE)))
+        stream = await peer.muxer.accept_stream()
+        for _ in range(3):
+            assert len(await stream.read(DEFAULT_WINDOW_SIZE)) == DEFAULT_WINDOW_SIZE
+            await say(peer, frame(DATA, 0, 1, body=bytes(DEFAULT_WINDOW_SIZE)))
+        assert not peer.muxer.event_shutting_down.is_set()
+
+
 async def test_credit_adds_to_the_window_also_as_a_stream_opens() -> None:
     async with alone() as peer:
         await say(peer, frame(CREDIT, SYN, 1, 1000), frame(CREDIT, 0, 1, 24))

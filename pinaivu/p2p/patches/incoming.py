@@ -11,8 +11,9 @@ What the patch does: it takes what a message of noise held, whole, and cuts fram
 timer is set only while the body of a frame is outstanding. One function says what a frame does.
 
 Why that is right: the same bytes in the same order lead to the same calls on streams, buffers and
-events, under the same lock. Two things differ. An end or a reset on a frame that also accepts a
-stream is heeded, as the specification of yamux has it; the library overlooks it. And any failure
+events, under the same lock. Three things differ. An end or a reset on a frame that also accepts a
+stream is heeded, as the specification of yamux has it; the library overlooks it. A peer that sends
+beyond its window is cut off, where the library takes and keeps whatever comes. And any failure
 ends the connection, where the library goes on reading after some of them, out of step. Cutting
 frames from what is there gives nobody else a turn, so that one is given after every `AT_ONCE`: a
 message may hold five thousand.
@@ -132,8 +133,10 @@ def _apply(muxer: Any, stream: Any, kind: int, flags: int, length: int, body: by
     if kind == TYPE_WINDOW_UPDATE:
         stream.send_window += length
     else:
+        if len(body) > stream.recv_window:
+            raise ConnectionClosedError("the peer sends more than it has credit for")
         muxer.stream_buffers[stream.stream_id] += body
-        stream.recv_window = max(0, stream.recv_window - len(body))
+        stream.recv_window -= len(body)
     if flags & FLAG_FIN:
         stream.recv_closed = True
         stream.closed = stream.closed or stream.send_closed
