@@ -24,7 +24,7 @@ from node.engines.errors import CLIENT_ERRORS, EngineRefused, EngineTimedOut
 from node.errors import JobRefused
 from node.exchange import Window
 from node.ports import NowMs
-from pinaivu.codes import Finish, Reason
+from pinaivu.codes import Finish, JobKind, Reason
 from pinaivu.errors import PeerFault, PinaivuError, TransportFailure
 from pinaivu.openai import BadResponse
 from pinaivu.p2p import wire
@@ -150,6 +150,8 @@ class Work:
                     for event in batch:
                         await self._forward(event)
                     self._send()
+                    if kind == JobKind.EMBEDDING:  # no window holds it back
+                        await self._handed_over()
         except (TransportFailure, BadResponse) as error:
             self.halt(_engine_failure(error))
             return
@@ -186,6 +188,14 @@ class Work:
             return
         self._held = []
         self.window.sent()
+
+    async def _handed_over(self) -> None:
+        """Wait until the gateway takes what was sent."""
+        try:
+            await self._stream.flush()
+        except PinaivuError:
+            self.halt(BROKEN)
+            await trio.lowlevel.checkpoint()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for an acknowledgement that makes the condition hold, though not for ever."""

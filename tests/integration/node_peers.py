@@ -86,6 +86,7 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.script: list[Step] | None = None
         self.text = "It is lit now"
+        self.embedding = b""  # the whole answer to whatever has an input
         self.status = 200
         self.requests: Log[dict[str, Any]] = Log()
         self.gone: Log[str] = Log()
@@ -102,6 +103,9 @@ class ScriptedEngine:
         self.requests.add(msgspec.json.decode(body))
         if self.status != 200:
             await self._refuse(stream, http)
+            return
+        if "input" in self.requests.items[-1]:
+            await self._embed(stream, http)
             return
         head = h11.Response(status_code=200, headers=[("content-type", "text/event-stream")])
         await stream.send_all(http.send(head) or b"")
@@ -123,6 +127,11 @@ class ScriptedEngine:
                 await self._events(stream, http, [bytes(one) for one in step])  # type: ignore[arg-type]
         await self._events(stream, http, [b"[DONE]"])
         await stream.send_all(http.send(h11.EndOfMessage()) or b"")
+
+    async def _embed(self, stream: trio.SocketStream, http: h11.Connection) -> None:
+        head = h11.Response(status_code=200, headers=[("content-type", "application/json")])
+        whole = (head, h11.Data(data=self.embedding), h11.EndOfMessage())
+        await stream.send_all(b"".join(http.send(part) or b"" for part in whole))
 
     async def _events(
         self, stream: trio.SocketStream, http: h11.Connection, events: list[bytes]

@@ -1,5 +1,6 @@
 """Orders over real streams: the happy path, every way to stop, and what never happens twice."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import trio
 
 from node.journal import Journal
-from pinaivu.codes import Finish, Reason
+from pinaivu.codes import Finish, JobKind, Reason
 from pinaivu.commitments import response_commitment, response_digest, segment_commitment
 from pinaivu.messages import Completion
 from pinaivu.p2p import wire
@@ -460,3 +461,31 @@ async def test_without_a_journal_nothing_is_run_or_claimed(
         node.executor._journal = real
         frames = await (await here.gateway.dispatch(here.job(), offer)).rest()
         assert isinstance(frames[-1], wire.End), "the slot was given back"
+
+
+async def test_many_embeddings_leave_other_orders_alone(tmp_path: Path) -> None:
+    """More than a stream's outbox holds: they go out as the gateway takes them."""
+    inputs, dimensions = 512, 4096
+    vector = base64.b64encode(bytes(4 * dimensions)).decode()
+    data = [{"index": index, "embedding": vector} for index in range(inputs)]
+    async with place(tmp_path) as here, here.node() as node:
+        offer = await here.offered()
+        other = await _begun(here)
+        here.engine.embedding = msgspec.json.encode({"data": data, "usage": {"prompt_tokens": 1}})
+        body = msgspec.json.encode({"model": n.MODEL, "input": ["a"] * inputs})
+        job = here.job(kind=JobKind.EMBEDDING, body=body, max_output_tokens=0)
+        talk = await here.gateway.dispatch(job, offer)
+        frames: list[wire.WorkUp] = [await talk.next()]
+        talk.ack(1)
+        while isinstance(frames[-1], wire.Chunk):
+            frames.append(await talk.next())
+        assert isinstance(frames[-1], wire.End)
+        events = [
+            event
+            for frame in frames[:-1]
+            if isinstance(frame, wire.Chunk)
+            for event in frame.events
+        ]
+        assert len(events) == inputs + 1
+        assert node.host.drops == {}
+        assert not other.stream.over
