@@ -58,9 +58,14 @@ class Answer:
             text = self._gathered.feed(event)
             self._show(event)
         except BadResponse:
-            self._spoiled = True
+            self.spoil()
             raise
         return text
+
+    def spoil(self) -> None:
+        """What came last is none of the answer: it is never shown, and nobody goes on behind it."""
+        self._next.clear()
+        self._spoiled = True
 
     def flush(self) -> None:
         """Hand what `add` brought to the client, once there is any text or call."""

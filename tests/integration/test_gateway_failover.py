@@ -251,6 +251,22 @@ async def test_length_reached_by_two_nodes(tmp_path: Path) -> None:
         assert (await net.receipt()).status == Status.COMPLETED
 
 
+async def signs_for_another(work: Work) -> None:
+    await work.end(award_digest=bytes(32))
+
+
+@pytest.mark.parametrize("then", [sends_garbage, signs_for_another])
+async def test_length_ends_no_answer_of_who_breaks_the_rules(tmp_path: Path, then: Script) -> None:
+    """Nor does anybody go on behind it: there is nothing left to be said."""
+    async with network(tmp_path, says_all_and(then, "length"), speaks("never")) as net:
+        with pytest.raises(openai.APIError, match="broke off"):
+            await net.complete(stream=True, max_tokens=MOST)
+        assert not net.nodes[1].works
+        receipt = await net.receipt()
+        assert (receipt.status, receipt.total) == (Status.FAILED, 0)
+        assert receipt.segments[0].result == Reason.PROTOCOL_VIOLATION
+
+
 async def test_length_ends_no_answer_that_nobody_could_continue(tmp_path: Path) -> None:
     """Where it isn't plain text, a count of its text doesn't tell that nothing is missing."""
     async with network(tmp_path, says_all_and(breaks_off)) as net:
