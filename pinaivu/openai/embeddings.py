@@ -7,12 +7,13 @@
 import base64
 import binascii
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
+from pinaivu.openai.chunks import Choice
 from pinaivu.openai.claims import BadResponse, Usage
 
 _FLOAT32_BYTES: Final = 4
@@ -40,6 +41,8 @@ class Embeddings:
         self.usage: Usage | None = None
         self.append_only = True
         self.size = 0
+        self.taken: Sequence[Choice] = ()  # an embedding is none
+        self.took_back = False
         self._found: list[str] = []
 
     def feed(self, data: bytes) -> str:
