@@ -3,13 +3,21 @@
 What is encoded again has the members that were there and not null.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
 from pinaivu.openai.claims import Usage
 
 Index = Annotated[int, Meta(ge=0)]
+
+# Nested as deeply as a chat's are, so that whoever encodes them again, wherever, can do so.
+_Leaf: TypeAlias = str | int | float | bool | None
+_Flat: TypeAlias = _Leaf | list[_Leaf] | dict[str, _Leaf]  # a token's bytes
+_Alternative: TypeAlias = _Leaf | list[_Flat] | dict[str, _Flat]
+_Alternatives: TypeAlias = _Leaf | list[_Alternative] | dict[str, _Alternative]
+_Entry: TypeAlias = _Leaf | list[_Alternatives] | dict[str, _Alternatives]
+Logprobs: TypeAlias = dict[str, _Leaf | list[_Entry] | dict[str, _Entry]]
 
 
 class Function(Struct, omit_defaults=True):
@@ -47,7 +55,7 @@ class Choice(Struct):
     message: Message | None = None
     text: str | None = None
     finish_reason: str | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: Logprobs | None = None
 
 
 class Chunk(Struct):

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pinaivu.openai.chunks import Choice
-from pinaivu.openai.claims import BadResponse, Usage
+from pinaivu.openai.claims import UNREADABLE, BadResponse, Usage
 
 _FLOAT32_BYTES: Final = 4
 
@@ -49,7 +49,7 @@ class Embeddings:
         """Take an answer or a part of one; the text it brought. Raises `BadResponse`."""
         try:
             part = _DECODER.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise BadResponse(f"no embedding response: {error}") from error
         if part.error is not None:
             raise BadResponse(f"the engine reports an error: {part.error!r:.200}")

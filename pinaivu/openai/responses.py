@@ -18,7 +18,7 @@ import msgspec
 
 from pinaivu.codes import Finish, JobKind
 from pinaivu.openai.chunks import Choice, Chunk, Function, Message, ToolCall
-from pinaivu.openai.claims import BadResponse, Usage
+from pinaivu.openai.claims import UNREADABLE, BadResponse, Usage
 from pinaivu.openai.embeddings import canonical_embeddings
 from pinaivu.openai.requests import MAX_CHOICES
 
@@ -61,7 +61,7 @@ class Aggregator:
         """Take the data of one SSE event; as `add`, and faster than parsing it first."""
         try:
             return self._absorb(_DECODER.decode(data))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise BadResponse(f"no response chunk: {error}") from error
 
     def add(self, chunk: object) -> str:

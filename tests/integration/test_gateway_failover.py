@@ -95,11 +95,33 @@ async def sends_garbage(work: Work) -> None:
     await work.stream.wait_over()
 
 
+def sends(event: bytes) -> Script:
+    async def play(work: Work) -> None:
+        work.stream.send(wire.encode(wire.Chunk([event])))
+        await work.stream.flush()
+        await work.stream.wait_over()
+
+    return play
+
+
+WITH_LOGPROBS = b'{"choices":[{"delta":{"content":"a"},"logprobs":{"content":[%s]}}]}'
 UNSEEN: list[tuple[str, Script, Reason]] = [
     ("refuses", refuses(Reason.REFUSED_CAPACITY), Reason.REFUSED_CAPACITY),
     ("is silent", stays_silent, Reason.SILENT),
     ("dies with no content given", gives_role_and_dies, Reason.STREAM_BROKEN),
     ("sends garbage", sends_garbage, Reason.PROTOCOL_VIOLATION),
+    ("sends no number", sends(WITH_LOGPROBS % b"1e999"), Reason.PROTOCOL_VIOLATION),
+    ("sends no UTF-8", sends(WITH_LOGPROBS % b'{"\xff":1}'), Reason.PROTOCOL_VIOLATION),
+    (
+        "sends what is nested too deeply",
+        sends(WITH_LOGPROBS % (b"[" * 50 + b"]" * 50)),
+        Reason.PROTOCOL_VIOLATION,
+    ),
+    (
+        "sends what is nested without end",
+        sends(b'{"choices":[],"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}"),
+        Reason.PROTOCOL_VIOLATION,
+    ),
     ("refuses with an unknown reason", refuses(Reason.CLIENT_GONE), Reason.PROTOCOL_VIOLATION),
 ]
 
