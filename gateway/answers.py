@@ -56,11 +56,16 @@ class Answer:
         """Take one engine event; the text it brought. `BadResponse` for what is none."""
         try:
             text = self._gathered.feed(event)
-            self._show(event)
+            self._show()
         except BadResponse:
-            self._spoiled = True
+            self.spoil()
             raise
         return text
+
+    def spoil(self) -> None:
+        """What came last is none of the answer: it is never shown, and nobody goes on behind it."""
+        self._next.clear()
+        self._spoiled = True
 
     def flush(self) -> None:
         """Hand what `add` brought to the client, once there is any text or call."""
@@ -174,11 +179,11 @@ class Answer:
             }
         )
 
-    def _show(self, event: bytes) -> None:
-        """Queue an event's choices as a chunk of ours, without their finish."""
-        if not self._form.in_chunks:
-            return
-        shown = self._form.shown(_decode(event).get("choices") or ())
+    def _show(self) -> None:
+        """Queue what was taken of an event as a chunk of ours, without its choices' finish."""
+        if self._gathered.took_back and self._demand.streams:
+            raise BadResponse("reasoning is said anew under another name")
+        shown = self._form.shown(self._gathered.taken)
         if shown and self._demand.streams:
             self._next.append(self._head + _encode(shown) + b"}\n\n")
 

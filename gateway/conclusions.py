@@ -44,13 +44,19 @@ def conclusion_of(
     return Conclusion(
         job_id=job_id,
         frame=wire.encode(frame),
-        output_tokens=sum(leg.output_tokens for leg in legs),
+        output_tokens=output_tokens_of(draft, legs),
         units=sum(charge.amount for charge in charges_of(evidence_of(frame, domain), rules)),
         completions={leg.award_digest: leg.completion.to_bytes() for leg in legs if leg.completion},
         response=keep(jcs({"choices": choices})),
         now_ms=now_ms,
         differences=differences(job_id, legs, prompt_tokens, now_ms),
     )
+
+
+def output_tokens_of(draft: Draft, legs: Sequence[Leg]) -> int:
+    """By this gateway's own count over all awards, and never more than the job asked for."""
+    counted = sum(leg.output_tokens for leg in legs)
+    return min(counted, draft.job.message.max_output_tokens)
 
 
 def _say_what_differs(

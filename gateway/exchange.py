@@ -24,7 +24,7 @@ import trio
 from gateway.answers import Answer
 from gateway.attempts import Attempts, attempt_row
 from gateway.checks import Before, require_award
-from gateway.conclusions import conclusion_of
+from gateway.conclusions import conclusion_of, output_tokens_of
 from gateway.deliveries import Leg, sign_failure
 from gateway.demands import Demand
 from gateway.desk import Desk
@@ -183,16 +183,21 @@ class Exchange:
             if leg.result:  # for the next rank, and so that the log and the node let go of it
                 leg.failure = sign_failure(self._desk.identity, leg, self._desk.now_ms())
             # Who fails behind the last token there may be leaves nothing to go on with (ADR 25).
-            if not leg.result or self.answer.end_by_length(self._output_tokens):
+            if not leg.result or self._over_by_length(leg):
                 await self._conclude(Outcome.COMPLETE)
                 self.answer.finish(self._output_tokens, await self._receipt_summary())
                 return
             awarded = await self._next_rank(leg)
 
+    def _over_by_length(self, leg: Leg) -> bool:
+        """Whether a failure left nothing out. Who breaks the rules has no say in what is whole."""
+        broke_the_rules = leg.result == Reason.PROTOCOL_VIOLATION
+        return not broke_the_rules and self.answer.end_by_length(self._output_tokens)
+
     @property
     def _output_tokens(self) -> int:
         """By our own count, over all awards."""
-        return sum(leg.output_tokens for leg in self._legs)
+        return output_tokens_of(self._draft, self._legs)
 
     async def _receipt_summary(self) -> dict[str, Any] | None:
         """The receipt in a few figures, where the client asks for it and it comes soon."""
@@ -315,7 +320,8 @@ class Exchange:
         """Report the failure and get the next award, where another node can go on."""
         assert leg.failure
         cut = self.answer.size > 0
-        if cut and not self.answer.continuable:
+        nothing_left = self._output_tokens >= self._demand.max_output_tokens
+        if cut and (nothing_left or not self.answer.continuable):
             raise await self._give_up(leg)
         if not cut:
             self.answer.restart()

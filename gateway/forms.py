@@ -1,7 +1,8 @@
 """The shape of an answer, by the kind of request: what of an engine's event a client is shown.
 
-A form cuts an engine's choices to the members that commitments cover, and logprobs. What says that
-a choice is over is left out of chunks: `closing` gives it, once the node's end frame was checked.
+A form is given what was taken of an event for the commitments, so it shows nothing else, and
+logprobs. What says that a choice is over is left out of chunks: `closing` gives it, once the node's
+end frame was checked.
 """
 
 import base64
@@ -11,13 +12,11 @@ from typing import Any, ClassVar, Final
 
 from gateway.demands import Demand
 from pinaivu.codes import JobKind
-from pinaivu.openai import BadResponse
+from pinaivu.openai import Choice, Message
 
-Choice = Mapping[str, Any]
-_DELTA: Final = frozenset(
-    {"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls"}
-)
+Canonical = Mapping[str, Any]
 _FLOAT32_BYTES: Final = 4
+_SILENCE: Final = Message()
 
 
 class Form:
@@ -27,7 +26,6 @@ class Form:
     chunk_object: ClassVar[str]
     whole_object: ClassVar[str]
     logprob_lists: ClassVar[tuple[str, ...]]
-    in_chunks: ClassVar[bool] = True
 
     def __init__(self, *, streams: bool = False) -> None:
         self._streams = streams  # then log probabilities are passed on and needn't be kept
@@ -37,7 +35,7 @@ class Form:
         """The choices of a chunk, without what ends them."""
         return [part for part in map(self._part, choices) if part]
 
-    def closing(self, choices: Sequence[Choice]) -> list[dict[str, Any]]:
+    def closing(self, choices: Sequence[Canonical]) -> list[dict[str, Any]]:
         """The choices of the last chunk: how each of the canonical ones ended."""
         return [
             {"index": c["index"], **self._nothing(), "finish_reason": c["finish_reason"]}
@@ -45,7 +43,7 @@ class Form:
         ]
 
     def whole(
-        self, head: Mapping[str, Any], choices: Sequence[Choice], usage: Mapping[str, int]
+        self, head: Mapping[str, Any], choices: Sequence[Canonical], usage: Mapping[str, int]
     ) -> dict[str, Any]:
         """The body of a whole answer, from its canonical choices."""
         told = [
@@ -60,18 +58,16 @@ class Form:
         return {**head, "choices": told, "usage": usage}
 
     def _part(self, choice: Choice) -> dict[str, Any]:
-        index, logprobs = choice.get("index", 0), choice.get("logprobs")
+        logprobs = choice.logprobs
         if logprobs:
-            self._keep_logprobs(index, logprobs)
-        said = self._said(index, choice)
+            self._keep_logprobs(choice.index, logprobs)
+        said = self._said(choice)
         if not said and not logprobs:
             return {}
-        part = {"index": index, **(said or self._nothing()), "finish_reason": None}
+        part = {"index": choice.index, **(said or self._nothing()), "finish_reason": None}
         return part | ({"logprobs": logprobs} if logprobs else {})
 
-    def _keep_logprobs(self, index: int, logprobs: object) -> None:
-        if not isinstance(logprobs, dict):
-            raise BadResponse("logprobs are an object")
+    def _keep_logprobs(self, index: int, logprobs: Mapping[str, Any]) -> None:
         if self._streams:
             return
         kept = self._logprobs.setdefault(index, {})
@@ -80,7 +76,7 @@ class Form:
             if isinstance(found, list):
                 kept.setdefault(name, []).extend(found)
 
-    def _said(self, index: int, choice: Choice) -> dict[str, Any]:
+    def _said(self, choice: Choice) -> dict[str, Any]:
         """What a chunk's choice says, or nothing."""
         raise NotImplementedError
 
@@ -88,7 +84,7 @@ class Form:
         """What a chunk's choice has that says nothing."""
         raise NotImplementedError
 
-    def _whole_part(self, choice: Choice) -> dict[str, Any]:
+    def _whole_part(self, choice: Canonical) -> dict[str, Any]:
         """What a whole answer's choice says."""
         raise NotImplementedError
 
@@ -108,19 +104,19 @@ class ChatForm(Form):
         super().__init__(streams=streams)
         self._told_role: set[int] = set()
 
-    def _said(self, index: int, choice: Choice) -> dict[str, Any]:
-        raw = choice.get("delta") or choice.get("message") or {}
-        delta = {name: raw[name] for name in raw.keys() & _DELTA if raw[name] is not None}
-        if "role" in delta:
-            if index in self._told_role:
-                del delta["role"]
-            self._told_role.add(index)
-        return {"delta": _with_both_names(delta)} if delta else {}
+    def _said(self, choice: Choice) -> dict[str, Any]:
+        delta = choice.delta or Message()
+        if not delta.role or choice.index in self._told_role:
+            delta.role = None
+        else:
+            self._told_role.add(choice.index)
+        delta.reasoning = delta.reasoning_content = delta.reasoning or delta.reasoning_content
+        return {} if delta == _SILENCE else {"delta": delta}
 
     def _nothing(self) -> dict[str, Any]:
         return {"delta": {}}
 
-    def _whole_part(self, choice: Choice) -> dict[str, Any]:
+    def _whole_part(self, choice: Canonical) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
         message |= _with_both_names(choice["message"])
         if "tool_calls" in message:
@@ -135,14 +131,13 @@ class CompletionForm(Form):
     chunk_object = whole_object = "text_completion"
     logprob_lists = ("tokens", "token_logprobs", "top_logprobs", "text_offset", "content")
 
-    def _said(self, index: int, choice: Choice) -> dict[str, Any]:  # noqa: ARG002 - a chat's needs it
-        text = choice.get("text")
-        return {"text": text} if text else {}
+    def _said(self, choice: Choice) -> dict[str, Any]:
+        return {"text": choice.text} if choice.text else {}
 
     def _nothing(self) -> dict[str, Any]:
         return {"text": ""}
 
-    def _whole_part(self, choice: Choice) -> dict[str, Any]:
+    def _whole_part(self, choice: Canonical) -> dict[str, Any]:
         return {"text": choice["text"]}
 
 
@@ -151,14 +146,13 @@ class EmbeddingForm(Form):
 
     id_prefix = "embd-"
     chunk_object = whole_object = "list"
-    in_chunks = False
 
     def __init__(self, *, as_base64: bool) -> None:
         super().__init__()
         self._as_base64 = as_base64
 
     def whole(
-        self, head: Mapping[str, Any], choices: Sequence[Choice], usage: Mapping[str, int]
+        self, head: Mapping[str, Any], choices: Sequence[Canonical], usage: Mapping[str, int]
     ) -> dict[str, Any]:
         """The body of the answer."""
         data = [

@@ -160,8 +160,9 @@ class Relay:
 
     @property
     def output_tokens(self) -> int:
-        """Our count of what has come; of a whole answer, in the text's order."""
-        return self._counter.count if self._whole_count is None else self._whole_count
+        """Our count of what has come, at most what was awarded; whole, in the text's order."""
+        counted = self._counter.count if self._whole_count is None else self._whole_count
+        return min(counted, self._order.award.message.max_output_tokens)
 
     async def stop(self) -> None:
         """Tell the node to stop, and give it a moment to sign what it did."""
@@ -234,11 +235,11 @@ class Relay:
         if not events or min(self._events_left, self._bytes_left) < 0:
             raise AttemptFailed(Reason.PROTOCOL_VIOLATION, "empty or endless chunks")
         text = "".join([self._answer.add(event) for event in events])
-        self._answer.flush()
         if text:
             self.first_token_ms = self.first_token_ms or self._now_ms()
             self._counter.feed(text)
             self._require_no_more_than_awarded()
+        self._answer.flush()
 
     async def _acknowledge(self) -> None:
         """Accept what has come; the prompt, too, once there is content or an end without any."""
@@ -263,6 +264,7 @@ class Relay:
         most = self._order.award.message.max_output_tokens
         # Tokenized again, an engine's text may have a few tokens more than it sampled.
         if self._counter.reaches(most + max(TOKENS_PER_ACK, most // 8) + 1):
+            self._answer.spoil()
             raise AttemptFailed(Reason.PROTOCOL_VIOLATION, f"more than the {most} tokens awarded")
 
     def _keep(self, raw: bytes | None) -> None:

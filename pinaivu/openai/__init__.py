@@ -7,6 +7,7 @@
 Members nobody here knows are left to the engine, unread and untouched. Nothing here counts tokens.
 """
 
+from pinaivu.openai.chunks import Choice, Message
 from pinaivu.openai.claims import BadResponse
 from pinaivu.openai.gathered import Gathered, gather
 from pinaivu.openai.requests import (
@@ -23,9 +24,11 @@ __all__ = [
     "Aggregator",
     "BadResponse",
     "ChatRequest",
+    "Choice",
     "CompletionRequest",
     "EmbeddingRequest",
     "Gathered",
+    "Message",
     "Request",
     "canonical_choices",
     "finish_of",

@@ -7,13 +7,14 @@
 import base64
 import binascii
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
-from pinaivu.openai.claims import BadResponse, Usage
+from pinaivu.openai.chunks import Choice
+from pinaivu.openai.claims import UNREADABLE, BadResponse, Usage
 
 _FLOAT32_BYTES: Final = 4
 
@@ -40,13 +41,15 @@ class Embeddings:
         self.usage: Usage | None = None
         self.append_only = True
         self.size = 0
+        self.taken: Sequence[Choice] = ()  # an embedding is none
+        self.took_back = False
         self._found: list[str] = []
 
     def feed(self, data: bytes) -> str:
         """Take an answer or a part of one; the text it brought. Raises `BadResponse`."""
         try:
             part = _DECODER.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise BadResponse(f"no embedding response: {error}") from error
         if part.error is not None:
             raise BadResponse(f"the engine reports an error: {part.error!r:.200}")

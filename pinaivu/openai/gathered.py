@@ -1,8 +1,10 @@
 """One face for what gathers a response, whatever its kind."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from pinaivu.codes import JobKind
+from pinaivu.openai.chunks import Choice
 from pinaivu.openai.claims import Usage
 from pinaivu.openai.embeddings import Embeddings
 from pinaivu.openai.responses import Aggregator
@@ -14,6 +16,10 @@ class Gathered(Protocol):
     usage: Usage | None
     size: int
     append_only: bool
+    taken: Sequence[Choice]
+    """The choices of the last event, by index, cut to what was taken: a chat's in `delta`."""
+    took_back: bool
+    """Whether text was taken back that an event before had brought."""
 
     def feed(self, data: bytes) -> str:
         """Take the data of one event; the text it brought. Raises `BadResponse`."""

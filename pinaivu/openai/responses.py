@@ -12,57 +12,21 @@ plain text.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
-from msgspec import Meta, Struct
 
 from pinaivu.codes import Finish, JobKind
-from pinaivu.openai.claims import BadResponse, Usage
+from pinaivu.openai.chunks import Choice, Chunk, Function, Message, ToolCall
+from pinaivu.openai.claims import UNREADABLE, BadResponse, Usage
 from pinaivu.openai.embeddings import canonical_embeddings
 from pinaivu.openai.requests import MAX_CHOICES
 
 _REASONING, _CONTENT, _REFUSAL, _CALLS = range(4)
 _NAME, _ARGUMENTS = range(2)
 
-_Index = Annotated[int, Meta(ge=0)]
 _Slot: TypeAlias = tuple[int, int, int, int]
 """Choice index, field, tool call index, part of the call: sorts as the text is ordered."""
-
-
-class _Function(Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(Struct):
-    index: _Index | None = None
-    id: str | None = None
-    type: str | None = None
-    function: _Function | None = None
-
-
-class _Message(Struct):
-    role: str | None = None
-    content: str | None = None
-    refusal: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-
-
-class _Choice(Struct):
-    index: _Index = 0
-    delta: _Message | None = None
-    message: _Message | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(Struct):
-    choices: list[_Choice] = []
-    usage: Usage | None = None
-    error: object = None
 
 
 class _State:
@@ -87,6 +51,8 @@ class Aggregator:
         self.usage: Usage | None = None
         self.append_only = True
         self.size = 0
+        self.taken: Sequence[Choice] = ()
+        self.took_back = False
         self._states: dict[int, _State] = {}
         self._slots: dict[_Slot, list[str]] = {}
         self._end: _Slot = (0, 0, 0, 0)
@@ -95,7 +61,7 @@ class Aggregator:
         """Take the data of one SSE event; as `add`, and faster than parsing it first."""
         try:
             return self._absorb(_DECODER.decode(data))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise BadResponse(f"no response chunk: {error}") from error
 
     def add(self, chunk: object) -> str:
@@ -105,7 +71,7 @@ class Aggregator:
         those expected; the aggregator is of no use afterwards.
         """
         try:
-            return self._absorb(msgspec.convert(chunk, _Chunk))
+            return self._absorb(msgspec.convert(chunk, Chunk))
         except msgspec.ValidationError as error:
             raise BadResponse(f"no response chunk: {error}") from error
 
@@ -135,12 +101,13 @@ class Aggregator:
         """The canonical choices seen so far, ascending by index."""
         return [self._choice(index, self._states[index]) for index in sorted(self._states)]
 
-    def _absorb(self, chunk: _Chunk) -> str:
+    def _absorb(self, chunk: Chunk) -> str:
         if chunk.error is not None:
             raise BadResponse(f"the engine reports an error: {chunk.error!r:.200}")
         self.usage = chunk.usage or self.usage
+        self.taken = sorted(chunk.choices, key=lambda choice: choice.index)
         added = []
-        for choice in sorted(chunk.choices, key=lambda choice: choice.index):
+        for choice in self.taken:
             if choice.index >= self.expected:
                 raise BadResponse(f"choice {choice.index} where {self.expected} are expected")
             state = self._states.setdefault(choice.index, _State())
@@ -150,40 +117,43 @@ class Aggregator:
                 added.append(fragment)
         return "".join(added)
 
-    def _fragments(self, choice: _Choice, state: _State) -> Iterator[tuple[_Slot, str]]:
-        """The texts in a choice's chunk, in the text's order; ids and role go to the state."""
+    def _fragments(self, choice: Choice, state: _State) -> Iterator[tuple[_Slot, str]]:
+        """The texts in a choice's chunk, in the text's order; ids and role go to the state.
+
+        What is not taken of the choice is taken off it.
+        """
         at = choice.index
         if self.kind == JobKind.COMPLETION:
             yield from _text_at((at, _CONTENT, 0, 0), choice.text)
             return
-        message = choice.delta or choice.message
+        if choice.delta is not None and choice.message is not None:
+            raise BadResponse("a choice has a delta or a message, not both")
+        choice.delta = message = choice.delta or choice.message
         if message is None:
             return
         state.role = state.role or message.role or ""
         yield from _text_at((at, _REASONING, 0, 0), self._reasoning(at, state, message))
         yield from _text_at((at, _CONTENT, 0, 0), message.content)
         yield from _text_at((at, _REFUSAL, 0, 0), message.refusal)
-        numbered = [
-            (position if call.index is None else call.index, call)
-            for position, call in enumerate(message.tool_calls or [])
-        ]
-        for number, call in sorted(numbered, key=lambda pair: pair[0]):
+        for number, call in _numbered(message.tool_calls or ()):
             state.call_ids[number] = state.call_ids.get(number, "") + (call.id or "")
             state.call_types[number] = call.type or state.call_types.get(number, "")
-            function = call.function or _Function()
+            function = call.function or Function()
             yield from _text_at((at, _CALLS, number, _NAME), function.name)
             yield from _text_at((at, _CALLS, number, _ARGUMENTS), function.arguments)
 
-    def _reasoning(self, at: int, state: _State, message: _Message) -> str | None:
+    def _reasoning(self, at: int, state: _State, message: Message) -> str | None:
         """`reasoning` wins over its alias, even over what the alias brought before."""
         slot = (at, _REASONING, 0, 0)
         if message.reasoning:
+            message.reasoning_content = None
             if state.by_alias:
                 self.size -= len("".join(self._slots.pop(slot)).encode("utf-8"))
                 self.append_only = state.by_alias = False
+                self.took_back = True
             return message.reasoning
         if slot in self._slots and not state.by_alias:
-            return None
+            message.reasoning_content = None
         state.by_alias = bool(message.reasoning_content) or state.by_alias
         return message.reasoning_content
 
@@ -251,7 +221,7 @@ def finish_of(reason: str | None) -> Finish:
     return _FINISH.get(reason or "", Finish.ENGINE_ERROR)
 
 
-_DECODER: Final = msgspec.json.Decoder(_Chunk)
+_DECODER: Final = msgspec.json.Decoder(Chunk)
 _FINISH: Final = {
     "stop": Finish.STOP,
     "length": Finish.LENGTH,
@@ -259,6 +229,14 @@ _FINISH: Final = {
     "content_filter": Finish.CONTENT_FILTER,
     "abort": Finish.CANCELLED,
 }
+
+
+def _numbered(calls: Sequence[ToolCall]) -> list[tuple[int, ToolCall]]:
+    """Calls by their index, ascending; it is their place where an engine gives none."""
+    for position, call in enumerate(calls):
+        call.index = position if call.index is None else call.index
+        call.type = call.type or None
+    return sorted(((call.index or 0, call) for call in calls), key=lambda pair: pair[0])
 
 
 def _text_at(slot: _Slot, fragment: str | None) -> Iterator[tuple[_Slot, str]]:

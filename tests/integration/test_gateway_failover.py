@@ -95,11 +95,33 @@ async def sends_garbage(work: Work) -> None:
     await work.stream.wait_over()
 
 
+def sends(event: bytes) -> Script:
+    async def play(work: Work) -> None:
+        work.stream.send(wire.encode(wire.Chunk([event])))
+        await work.stream.flush()
+        await work.stream.wait_over()
+
+    return play
+
+
+WITH_LOGPROBS = b'{"choices":[{"delta":{"content":"a"},"logprobs":{"content":[%s]}}]}'
 UNSEEN: list[tuple[str, Script, Reason]] = [
     ("refuses", refuses(Reason.REFUSED_CAPACITY), Reason.REFUSED_CAPACITY),
     ("is silent", stays_silent, Reason.SILENT),
     ("dies with no content given", gives_role_and_dies, Reason.STREAM_BROKEN),
     ("sends garbage", sends_garbage, Reason.PROTOCOL_VIOLATION),
+    ("sends no number", sends(WITH_LOGPROBS % b"1e999"), Reason.PROTOCOL_VIOLATION),
+    ("sends no UTF-8", sends(WITH_LOGPROBS % b'{"\xff":1}'), Reason.PROTOCOL_VIOLATION),
+    (
+        "sends what is nested too deeply",
+        sends(WITH_LOGPROBS % (b"[" * 50 + b"]" * 50)),
+        Reason.PROTOCOL_VIOLATION,
+    ),
+    (
+        "sends what is nested without end",
+        sends(b'{"choices":[],"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}"),
+        Reason.PROTOCOL_VIOLATION,
+    ),
     ("refuses with an unknown reason", refuses(Reason.CLIENT_GONE), Reason.PROTOCOL_VIOLATION),
 ]
 
@@ -249,6 +271,22 @@ async def test_length_reached_by_two_nodes(tmp_path: Path) -> None:
         assert chunks[-1].choices[0].finish_reason == "length"
         assert not net.nodes[2].works
         assert (await net.receipt()).status == Status.COMPLETED
+
+
+async def signs_for_another(work: Work) -> None:
+    await work.end(award_digest=bytes(32))
+
+
+@pytest.mark.parametrize("then", [sends_garbage, signs_for_another])
+async def test_length_ends_no_answer_of_who_breaks_the_rules(tmp_path: Path, then: Script) -> None:
+    """Nor does anybody go on behind it: there is nothing left to be said."""
+    async with network(tmp_path, says_all_and(then, "length"), speaks("never")) as net:
+        with pytest.raises(openai.APIError, match="broke off"):
+            await net.complete(stream=True, max_tokens=MOST)
+        assert not net.nodes[1].works
+        receipt = await net.receipt()
+        assert (receipt.status, receipt.total) == (Status.FAILED, 0)
+        assert receipt.segments[0].result == Reason.PROTOCOL_VIOLATION
 
 
 async def test_length_ends_no_answer_that_nobody_could_continue(tmp_path: Path) -> None:

@@ -3,15 +3,17 @@
 import re
 from pathlib import Path
 
+import msgspec
 import openai
 import pytest
 
 from gateway.http.rates import rate_headers
+from pinaivu.p2p import wire
 from pinaivu.store.gateway_meters import DAY_MS, MINUTE_MS, Meter, month_of
 from pinaivu.store.gateway_policy import Policy
 from pinaivu.terms import Terms
 from tests.integration.gateway_support import in_thread, network, now_ms, request
-from tests.integration.scripted_node import speaks
+from tests.integration.scripted_node import Work, speaks
 from tests.integration.test_gateway_http import call, code_of
 from tests.unit.gateway_facts import NOW
 
@@ -80,6 +82,24 @@ async def test_requests_of_a_minute_are_counted(tmp_path: Path) -> None:
         refused = [answer for answer in answers if answer.status_code == 429]
         assert 1 <= len(answers) - len(refused) <= minutes
         assert {code_of(answer) for answer in refused} <= {(429, "rate_limit_exceeded")}
+
+
+async def test_node_that_floods_uses_up_nobodys_day(tmp_path: Path) -> None:
+    """What goes beyond the award counts for nothing: the next request is served."""
+    flood = msgspec.json.encode({"choices": [{"index": 0, "delta": {"content": "ab " * 30_000}}]})
+
+    async def floods_once(work: Work) -> None:
+        if len(net.nodes[0].works) > 1:
+            await speaks("Hi.")(work)
+            return
+        work.stream.send(wire.encode(wire.Chunk([flood])))
+        await work.stream.wait_over()
+
+    async with network(tmp_path, floods_once, key={"daily_tokens": 20_000}) as net:
+        broken = await call(net, "POST", PATH, json=request(max_tokens=10))
+        assert code_of(broken) == (502, "protocol_violation")
+        assert (await net.receipt()).total == 0
+        assert (await call(net, "POST", PATH, json=request(max_tokens=10))).status_code == 200
 
 
 async def test_key_without_a_scope_is_refused_by_name(tmp_path: Path) -> None:

@@ -41,11 +41,12 @@ def choices(draw: st.DrawFn, index: int) -> list[dict[str, Any]]:
         {"role": "assistant", "content": draw(st.sampled_from(["", None]))}
     ]
     alias = draw(st.sampled_from(["reasoning", "reasoning_content"]))
-    for name in (alias, "content", "refusal"):
+    for name in (alias, "reasoning_content", "content", "refusal"):
         deltas += [{name: fragment} for fragment in draw(FRAGMENTS)]
     for number in range(draw(st.integers(0, 2))):
         function = {"name": draw(TEXT), "arguments": ""}
         call = {"index": number, "id": f"call-{number}", "type": "function", "function": function}
+        call |= draw(st.sampled_from([{}, {"custom": {"input": "is not committed to"}}]))
         deltas.append({"tool_calls": [call]})
         deltas += [
             {"tool_calls": [{"index": number, "function": {"arguments": fragment}}]}

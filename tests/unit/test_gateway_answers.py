@@ -4,10 +4,13 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
 
 from gateway.answers import Answer
 from gateway.errors import ApiError
-from pinaivu.openai import BadResponse
+from pinaivu.codes import JobKind
+from pinaivu.openai import BadResponse, canonical_choices
 from tests.unit.gateway_facts import demand
 
 BROKEN = ApiError(502, "stream_broken", "It broke.")
@@ -88,6 +91,62 @@ async def test_what_no_commitment_covers_is_not_passed_on() -> None:
     chunk = (await shown(found))[0]
     assert chunk["choices"] == [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}]
     assert chunk.keys() == {"id", "object", "created", "model", "choices"}
+
+
+TAKEN: list[tuple[str, list[dict[str, Any]]]] = [
+    ("an alias after reasoning", [{"reasoning": "Hm"}, {"reasoning_content": " unseen"}]),
+    ("both names at odds", [{"reasoning": "Hm", "reasoning_content": "unseen"}]),
+    ("a role after an empty one", [{"role": ""}, {"role": "tool", "content": "Hi"}]),
+    ("a second role", [{"role": "tool", "content": "Hi"}, {"role": "assistant"}]),
+    ("a call's other members", [{"tool_calls": [{"id": "c", "custom": {"input": "unseen"}}]}]),
+    ("calls without numbers", [{"tool_calls": [{"id": "c"}, {"id": "d"}]}]),
+    (
+        "a type taken back",
+        [{"tool_calls": [{"type": kind, "function": {"name": "f"}}]} for kind in ("function", "")],
+    ),
+]
+
+
+@pytest.mark.parametrize("deltas", [t[1] for t in TAKEN], ids=[t[0] for t in TAKEN])
+async def test_what_a_client_is_shown_is_what_is_committed_to(deltas: list[dict[str, Any]]) -> None:
+    """Gathered by the official SDK, a stream has the canonical choices."""
+    found = answer()
+    for delta in [*deltas, {"content": "."}]:
+        found.add(event(delta))
+    found.add(event({}, finish="stop"))
+    found.flush()
+    found.finish(1)
+    *chunks, _ = await shown(found)
+    assert "unseen" not in str(chunks)
+    state = ChatCompletionStreamState()
+    for chunk in chunks:
+        state.handle_chunk(ChatCompletionChunk.model_validate(chunk))
+    snapshot = state.current_completion_snapshot.model_dump()
+    assert canonical_choices(JobKind.CHAT, snapshot) == found.choices()
+
+
+UNSHOWN: list[tuple[str, list[dict[str, Any]]]] = [
+    ("a message beside a delta", [{"delta": {}, "message": {"content": "unseen"}}]),
+    (
+        "reasoning anew",
+        [{"delta": {"reasoning_content": "Hm"}}, {"delta": {"reasoning": "unseen"}}],
+    ),
+]
+
+
+@pytest.mark.parametrize("choices", [u[1] for u in UNSHOWN], ids=[u[0] for u in UNSHOWN])
+async def test_what_can_be_read_in_two_ways_is_refused(choices: list[dict[str, Any]]) -> None:
+    found = answer()
+    found.add(event({"content": "Hi"}))
+    found.flush()
+    *before, last = [msgspec.json.encode({"choices": [choice]}) for choice in choices]
+    for one in before:
+        found.add(one)
+    with pytest.raises(BadResponse):
+        found.add(last)
+    found.flush()
+    found.fail(BROKEN)
+    assert "unseen" not in str(await shown(found))
 
 
 async def test_usage_is_ours_and_only_where_asked_for() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.conclusions import output_tokens_of
 from gateway.counts import differences, receipted_differences
 from gateway.deliveries import Leg
 from pinaivu.testing.receipts import attempted, receipt_of
@@ -23,6 +24,12 @@ def leg(output: int = 100, **said: Any) -> Leg:
         output_tokens=output,
         completion=completion_for(order, b"It is lit.", 1, **said) if said else None,
     )
+
+
+def test_all_nodes_together_are_counted_no_more_than_the_job_asked_for() -> None:
+    """Who goes on may be awarded again what the one before said and nobody accepted."""
+    assert output_tokens_of(draft(max_tokens=100), [leg(60), leg(30)]) == 90
+    assert output_tokens_of(draft(max_tokens=100), [leg(60), leg(68)]) == 100
 
 
 CASES = [

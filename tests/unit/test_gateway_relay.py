@@ -239,6 +239,25 @@ async def test_more_than_was_awarded_is_a_violation() -> None:
         assert failure.reason == Reason.PROTOCOL_VIOLATION
 
 
+async def test_what_goes_beyond_the_award_is_neither_shown_nor_counted() -> None:
+    """Else a node could use up a key's day with text that nobody is billed for."""
+    async with running(wants=demand(stream=True), max_output_tokens=8) as rig:
+        begun = text_of(4)
+        rig.send(begun)
+        await trio.testing.wait_all_tasks_blocked()
+        await rig.answer.outlet.begun()  # for so long the relay gives way to the first token
+        assert await rig.acks() == [1]
+        shown = rig.answer.outlet.waiting
+        rig.send(text_of(60).removeprefix(begun))
+        failure = await rig.ended()
+        assert isinstance(failure, AttemptFailed)
+        assert failure.reason == Reason.PROTOCOL_VIOLATION
+        assert rig.relay.output_tokens == 8
+        rig.answer.flush()
+        assert rig.answer.outlet.waiting == shown
+        assert not rig.answer.continuable
+
+
 async def test_endless_empty_events_are_a_violation() -> None:
     async with running() as rig:
         rig.node.send(wire.encode(wire.Chunk([b'{"choices":[]}'] * 3000)))

@@ -274,12 +274,40 @@ def test_a_bad_chunk_is_refused(item: object) -> None:
         Aggregator(JobKind.CHAT).feed(json.dumps(item).encode())
 
 
+ENDLESS = b"[" * 10_000 + b"]" * 10_000
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"[DONE]", b"{", b'{"choices":[]}x', b"\xff", b'{"choices":[{"text":"\xff"}]}']
+    "data",
+    [
+        b"",
+        b"[DONE]",
+        b"{",
+        b'{"choices":[]}x',
+        b"\xff",
+        b'{"choices":[{"text":"\xff"}]}',
+        b'{"choices":[],"x":' + ENDLESS + b"}",
+        b'{"choices":[{"logprobs":{"content":' + ENDLESS + b"}}]}",
+        b'{"choices":[{"logprobs":{"content":[1e999]}}]}',
+        b'{"choices":[{"logprobs":{"\xff":1}}]}',
+        b'{"choices":[{"logprobs":[1]}]}',
+    ],
 )
 def test_an_event_that_is_no_json_is_refused(data: bytes) -> None:
     with pytest.raises(BadResponse, match="no response chunk"):
         Aggregator(JobKind.CHAT).feed(data)
+
+
+def test_log_probabilities_of_all_engines_can_be_read() -> None:
+    """A chat's with alternatives spelt in bytes, a completion's by lists, with and without ids."""
+    token = {"token": "a", "logprob": -1e-7, "bytes": [97], "id": 7}
+    entry = token | {"top_logprobs": [token, token]}
+    lists = {"tokens": ["a"], "token_logprobs": [None, -1], "top_logprobs": [None, {"a": -0.5}]}
+    for logprobs in ({"content": [entry], "refusal": None}, lists | {"text_offset": [0]}, None):
+        aggregator = Aggregator(JobKind.CHAT)
+        event = {"choices": [{"index": 0, "delta": {}, "logprobs": logprobs}]}
+        aggregator.feed(json.dumps(event).encode())
+        assert aggregator.taken[0].logprobs == logprobs
 
 
 def test_half_a_character_is_refused() -> None:
