@@ -26,6 +26,7 @@ from gateway.demands import Demand
 from gateway.errors import ApiError
 from gateway.outlet import Outlet
 from gateway.seals import Seal
+from pinaivu.commitments import NOT_COMMITTED
 from pinaivu.encoding import jcs
 from pinaivu.store import gateway_claims as claims
 from pinaivu.store.gateway_claims import Claim, Earlier
@@ -142,7 +143,8 @@ class Claims:
 
 def _digest(demand: Demand) -> bytes:
     """Of the whole body, how it is to be delivered included, and of what kind it is."""
-    return sha256(int(demand.request.features).to_bytes(8) + jcs(demand.body)).digest()
+    how = {name: demand.body[name] for name in NOT_COMMITTED & demand.body.keys()}
+    return sha256(int(demand.request.features).to_bytes(8) + demand.digest + jcs(how)).digest()
 
 
 def _replay(earlier: Earlier, demand: Demand, seal: Seal) -> Replay:

@@ -29,7 +29,7 @@ from gateway.drafts import Draft
 from gateway.errors import AttemptFailed
 from gateway.outlet import ClientStalled
 from gateway.ports import ServedModel
-from pinaivu.codes import Finish, JobKind, Reason
+from pinaivu.codes import Feature, Finish, JobKind, Reason
 from pinaivu.commitments import (
     TOKENS_PER_ACK,
     AckChain,
@@ -38,7 +38,7 @@ from pinaivu.commitments import (
     tokens_acknowledged,
 )
 from pinaivu.errors import InvalidEncoding, PinaivuError, TransportFailure
-from pinaivu.messages import Award, Completion
+from pinaivu.messages import Award, Completion, Job
 from pinaivu.metering import Tolerance
 from pinaivu.openai import BadResponse
 from pinaivu.p2p import wire
@@ -48,9 +48,12 @@ from pinaivu.tokens import LateCounter
 from pinaivu.typed_data import Domain, Signed, signed_from_bytes
 
 _NUDGE_AFTER_S: Final = 0.25
+_SLICE: Final = 4 << 10  # characters; a window of 32 tokens has less
 _WORDS_PER_TOKEN: Final = 4
 _EVENTS_APART: Final = 1024
 _BYTES_PER_TOKEN: Final = 8 << 10  # an event with twenty alternatives of its token, spelt in bytes
+_TEXT_PER_TOKEN: Final = 128  # bytes of its text alone, escaped
+_TEXT_APART: Final = 1 << 20  # what an engine tells beside it, the prompt's token ids for example
 _BYTES_APART: Final = wire.MAX_WORK_FRAME  # an embedding has no tokens, and comes in one frame
 _WHOLE: Final = frozenset({Finish.STOP, Finish.LENGTH, Finish.TOOL_CALLS, Finish.CONTENT_FILTER})
 _REFUSALS: Final = range(Reason.REFUSED, Reason.PASSED_OVER)
@@ -115,6 +118,7 @@ class Relay:
         self._events_left = _WORDS_PER_TOKEN * most + _EVENTS_APART
         self._bytes_left = _BYTES_PER_TOKEN * most + _BYTES_APART
         self._job = order.draft.job.message
+        self._longest_event = _longest_event(self._job, most)
         self._most_acks = chain_length(order.award.message.max_output_tokens)
         self.acks = 0
         self.first_token_ms = 0
@@ -153,7 +157,7 @@ class Relay:
         while self.completion is None:
             await self._answer.outlet.drained()
             for payload in await self._receive():
-                self._take(wire.read_work_up(payload))
+                await self._take(wire.read_work_up(payload))
             if self._answer.shown:  # nothing is as urgent as the first token
                 await self._answer.outlet.begun()
             await self._acknowledge()
@@ -216,10 +220,10 @@ class Relay:
         """Whether a node that counts as it may could be waiting for the next acknowledgement."""
         return 0 < self.acks < self._order.chain.length and self._counter.reaches(self._near_border)
 
-    def _take(self, frame: wire.WorkUp) -> None:
+    async def _take(self, frame: wire.WorkUp) -> None:
         match frame:
             case wire.Chunk(events=events):
-                self._chunk(events)
+                await self._chunk(events)
             case wire.End(completion=completion):
                 self._keep(completion)
             case wire.NodeRefused(reason=reason, detail=detail):
@@ -229,17 +233,30 @@ class Relay:
                 status = frame.engine_status if reason == Reason.REFUSED else 0
                 raise AttemptFailed(known, f"the node refused: {detail[:200]}", status)
 
-    def _chunk(self, events: list[bytes]) -> None:
+    async def _chunk(self, events: list[bytes]) -> None:
         self._events_left -= len(events)
         self._bytes_left -= sum(map(len, events))
         if not events or min(self._events_left, self._bytes_left) < 0:
             raise AttemptFailed(Reason.PROTOCOL_VIOLATION, "empty or endless chunks")
-        text = "".join([self._answer.add(event) for event in events])
-        if text:
+        texts = []
+        for event in events:
+            if len(event) > self._longest_event:
+                raise AttemptFailed(Reason.PROTOCOL_VIOLATION, "an endless event")
+            if len(event) > _SLICE:
+                await trio.lowlevel.checkpoint()
+            texts.append(self._answer.add(event))
+        if text := "".join(texts):
             self.first_token_ms = self.first_token_ms or self._now_ms()
-            self._counter.feed(text)
-            self._require_no_more_than_awarded()
+            await self._count(text)
         self._answer.flush()
+
+    async def _count(self, text: str) -> None:
+        """Count in slices: to the award's border and no further, and others have their turn."""
+        for start in range(0, len(text), _SLICE):
+            if start:
+                await trio.lowlevel.checkpoint()
+            self._counter.feed(text[start : start + _SLICE])
+            self._require_no_more_than_awarded()
 
     async def _acknowledge(self) -> None:
         """Accept what has come; the prompt, too, once there is content or an end without any."""
@@ -297,3 +314,11 @@ class Relay:
         start = self._order.award.message.start_byte
         text = self._answer.text()[start:].decode("utf-8")
         return self._order.model.tokenizer.count_output(text, self._kind)
+
+
+def _longest_event(job: Job, tokens: int) -> int:
+    """The bytes of an event that brings all of the tokens at once: who reads one, stops for it."""
+    if job.kind == JobKind.EMBEDDING:
+        return _BYTES_APART
+    per_token = _BYTES_PER_TOKEN if job.features & Feature.LOGPROBS else _TEXT_PER_TOKEN
+    return per_token * tokens + _TEXT_APART
