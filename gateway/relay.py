@@ -127,6 +127,7 @@ class Relay:
         # One scope for all the waiting: making one for each frame costs more than counting it.
         self._silence = trio.CancelScope()
         self._last_wait = False
+        self._held_up_s = 0.0
         self._near_border = 0  # from this count on, a node may be waiting for an acknowledgement
         self._whole_count: int | None = None
 
@@ -155,12 +156,18 @@ class Relay:
     async def _to_the_end(self) -> None:
         self._stream.send(wire.encode(self._dispatch()))
         while self.completion is None:
-            await self._answer.outlet.drained()
+            await self._drained()
             for payload in await self._receive():
                 await self._take(wire.read_work_up(payload))
             if self._answer.shown:  # nothing is as urgent as the first token
                 await self._answer.outlet.begun()
             await self._acknowledge()
+
+    async def _drained(self) -> None:
+        """Wait for the client, and remember how long: that time is not the node's."""
+        began = trio.current_time()
+        await self._answer.outlet.drained()
+        self._held_up_s += trio.current_time() - began
 
     @property
     def output_tokens(self) -> int:
@@ -192,27 +199,39 @@ class Relay:
 
     async def _receive(self) -> list[bytes]:
         if self._close_to_border():
-            with trio.move_on_after(_NUDGE_AFTER_S):
+            with trio.move_on_after(min(_NUDGE_AFTER_S, self._left())):
                 return await self._stream.receive_many()
+            self._left()
             await self._release(self.acks + 1)
-        left = (self._job.deadline_ms - self._now_ms()) / 1000
-        if left <= 0:
-            raise AttemptFailed(Reason.TOO_SLOW, "the job's deadline has passed")
+        left = self._left()
         self._last_wait = left <= self._awaited
         self._silence.deadline = trio.current_time() + min(self._awaited, left)
         frames = await self._stream.receive_many()
         self._silence.deadline = math.inf
         return frames
 
+    def _left(self) -> float:
+        """Seconds to the job's deadline. Behind it, raises for whoever is to blame."""
+        left = (self._job.deadline_ms - self._now_ms()) / 1000
+        if left <= 0:
+            raise self._behind_the_deadline(late_s=-left)
+        return left
+
+    def _behind_the_deadline(self, late_s: float = 0) -> AttemptFailed | ClientStalled:
+        """Whose fault it is: the client's, where its own time would have been enough."""
+        if self._held_up_s > late_s:
+            return ClientStalled("the client took its answer too slowly for the job's deadline")
+        return AttemptFailed(Reason.TOO_SLOW, "the job's deadline came before the answer's end")
+
     @property
     def _awaited(self) -> float:
         """How long the node may be silent now, seconds."""
         return self._patience.between if self.first_token_ms else self._patience.first_token
 
-    def _too_late(self) -> AttemptFailed:
+    def _too_late(self) -> AttemptFailed | ClientStalled:
         """Why what was waited for last has not come."""
         if self._last_wait:
-            return AttemptFailed(Reason.TOO_SLOW, "the job's deadline came before the answer's end")
+            return self._behind_the_deadline()
         reason = Reason.TOO_SLOW if self.first_token_ms else Reason.SILENT
         return AttemptFailed(reason, f"the node sent nothing for {self._awaited:g} s")
 

@@ -384,6 +384,45 @@ async def test_deadline_of_the_job_ends_an_answer_that_never_does(
         assert rig.relay.finished_ms == pytest.approx(deadline_ms, abs=10)
 
 
+async def test_deadline_holds_near_a_border(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """An event without text comes before each nudge; no acknowledgement is due for it."""
+    async with running() as rig:
+        rig.send(text_of(30))
+        assert await rig.acks() == [1]
+        with trio.move_on_after(120):
+            for _ in range(500):
+                rig.node.send(wire.encode(wire.Chunk([b'{"choices":[]}'])))
+                with trio.move_on_after(0.2):
+                    await rig.over.wait()
+                    break
+        assert isinstance(rig.failure, AttemptFailed)
+        assert rig.failure.reason == Reason.TOO_SLOW
+        deadline_ms = rig.order.draft.job.message.deadline_ms
+        assert rig.relay.finished_ms == pytest.approx(deadline_ms, abs=10)
+
+
+async def test_deadline_that_the_client_used_up_is_not_the_nodes(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """It takes something just often enough to be no client that stalls."""
+    asked = demand(stream=True, logprobs=True)
+    async with running(wants=asked, limits=LONG_FRAMES, max_output_tokens=1000) as rig:
+        logprobs = {"content": [{"token": "x" * (MOST_WAITING + 1)}]}
+        choice = {"index": 0, "delta": {"content": "ship "}, "logprobs": logprobs}
+        frame = wire.encode(wire.Chunk([msgspec.json.encode({"choices": [choice]})]))
+        parts = rig.answer.outlet.parts()
+        with trio.move_on_after(120):
+            while not rig.over.is_set():
+                rig.node.send(frame)
+                with trio.move_on_after(STALL_S - 1):
+                    await rig.over.wait()
+                await anext(parts)
+        assert isinstance(rig.failure, ClientStalled)
+        assert "deadline" in str(rig.failure)
+
+
 async def test_nothing_is_read_or_accepted_while_the_client_stalls(
     autojump_clock: trio.testing.MockClock,  # noqa: ARG001
 ) -> None:
