@@ -84,8 +84,11 @@ class Replay:
 
 
 def _opened(choice: dict[str, Any]) -> dict[str, Any]:
-    """A choice's content as a chunk has it: a chat's `message` is its `delta`."""
+    """A choice as a chunk has it: a chat's `message` is its `delta`, and calls are numbered."""
     shown = {"delta" if name == "message" else name: value for name, value in choice.items()}
+    if calls := shown.get("delta", {}).get("tool_calls"):
+        numbered = [{"index": number, **call} for number, call in enumerate(calls)]
+        shown["delta"] = shown["delta"] | {"tool_calls": numbered}
     return shown | {"finish_reason": None}
 
 
