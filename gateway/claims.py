@@ -26,6 +26,7 @@ from gateway.demands import Demand
 from gateway.errors import ApiError
 from gateway.outlet import Outlet
 from gateway.seals import Seal
+from pinaivu.commitments import NOT_COMMITTED
 from pinaivu.encoding import jcs
 from pinaivu.store import gateway_claims as claims
 from pinaivu.store.gateway_claims import Claim, Earlier
@@ -83,8 +84,11 @@ class Replay:
 
 
 def _opened(choice: dict[str, Any]) -> dict[str, Any]:
-    """A choice's content as a chunk has it: a chat's `message` is its `delta`."""
+    """A choice as a chunk has it: a chat's `message` is its `delta`, and calls are numbered."""
     shown = {"delta" if name == "message" else name: value for name, value in choice.items()}
+    if calls := shown.get("delta", {}).get("tool_calls"):
+        numbered = [{"index": number, **call} for number, call in enumerate(calls)]
+        shown["delta"] = shown["delta"] | {"tool_calls": numbered}
     return shown | {"finish_reason": None}
 
 
@@ -145,7 +149,8 @@ class Claims:
 
 def _digest(demand: Demand) -> bytes:
     """Of the whole body, how it is to be delivered included, and of what kind it is."""
-    return sha256(int(demand.request.features).to_bytes(8) + jcs(demand.body)).digest()
+    how = {name: demand.body[name] for name in NOT_COMMITTED & demand.body.keys()}
+    return sha256(int(demand.request.features).to_bytes(8) + demand.digest + jcs(how)).digest()
 
 
 def _replay(earlier: Earlier, demand: Demand, seal: Seal) -> Replay:

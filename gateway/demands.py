@@ -20,6 +20,7 @@ from gateway.errors import ApiError, from_parameter
 from gateway.parameters import check_parameters
 from gateway.ports import ServedModel, Standing
 from pinaivu.codes import JobKind
+from pinaivu.commitments import request_digest
 from pinaivu.encoding import InvalidParameter, parse_json
 from pinaivu.openai import Request, read_request, require_inline_images
 from pinaivu.terms import Terms
@@ -35,10 +36,14 @@ _PROMPTS: Final = {
 
 
 class Demand(Struct, frozen=True, kw_only=True):
-    """A valid request: body as it came and as parsed, its terms, and what it may use."""
+    """A valid request: body as it came and as parsed, its terms, and what it may use.
+
+    `digest` is the request digest, made where the body is read: of a long one it takes a while.
+    """
 
     raw: bytes
     body: dict[str, Any]
+    digest: bytes
     request: Request
     terms: Terms
     model: ServedModel
@@ -84,6 +89,7 @@ def read_demand(
     return Demand(
         raw=raw,
         body=body,
+        digest=request_digest(body),
         request=request,
         terms=terms,
         model=model,

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from gateway.accounts import Account
 from gateway.demands import Demand
-from pinaivu.commitments import AckChain, Salts, request_commitment, request_digest
+from pinaivu.commitments import AckChain, Salts, request_commitment
 from pinaivu.encoding import from_hex
 from pinaivu.fields import MAX_U64, MAX_U96, MAX_U128
 from pinaivu.keys import SecretKey
@@ -101,7 +101,7 @@ def draft_job(
         value_of_time=MAX_U64 if terms.value_of_time is None else terms.value_of_time,
         mode=int(terms.mode),
         session=bytes(32),
-        request_commitment=request_commitment(salts.request, request_digest(demand.body)),
+        request_commitment=request_commitment(salts.request, demand.digest),
         created_ms=now_ms,
         deadline_ms=now_ms + deadline_after_ms,
         model=demand.model.name,

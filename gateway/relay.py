@@ -29,7 +29,7 @@ from gateway.drafts import Draft
 from gateway.errors import AttemptFailed
 from gateway.outlet import ClientStalled
 from gateway.ports import ServedModel
-from pinaivu.codes import Finish, JobKind, Reason
+from pinaivu.codes import Feature, Finish, JobKind, Reason
 from pinaivu.commitments import (
     TOKENS_PER_ACK,
     AckChain,
@@ -38,7 +38,7 @@ from pinaivu.commitments import (
     tokens_acknowledged,
 )
 from pinaivu.errors import InvalidEncoding, PinaivuError, TransportFailure
-from pinaivu.messages import Award, Completion
+from pinaivu.messages import Award, Completion, Job
 from pinaivu.metering import Tolerance
 from pinaivu.openai import BadResponse
 from pinaivu.p2p import wire
@@ -48,9 +48,12 @@ from pinaivu.tokens import LateCounter
 from pinaivu.typed_data import Domain, Signed, signed_from_bytes
 
 _NUDGE_AFTER_S: Final = 0.25
+_SLICE: Final = 4 << 10  # characters; a window of 32 tokens has less
 _WORDS_PER_TOKEN: Final = 4
 _EVENTS_APART: Final = 1024
 _BYTES_PER_TOKEN: Final = 8 << 10  # an event with twenty alternatives of its token, spelt in bytes
+_TEXT_PER_TOKEN: Final = 128  # bytes of its text alone, escaped
+_TEXT_APART: Final = 1 << 20  # what an engine tells beside it, the prompt's token ids for example
 _BYTES_APART: Final = wire.MAX_WORK_FRAME  # an embedding has no tokens, and comes in one frame
 _WHOLE: Final = frozenset({Finish.STOP, Finish.LENGTH, Finish.TOOL_CALLS, Finish.CONTENT_FILTER})
 _REFUSALS: Final = range(Reason.REFUSED, Reason.PASSED_OVER)
@@ -115,6 +118,7 @@ class Relay:
         self._events_left = _WORDS_PER_TOKEN * most + _EVENTS_APART
         self._bytes_left = _BYTES_PER_TOKEN * most + _BYTES_APART
         self._job = order.draft.job.message
+        self._longest_event = _longest_event(self._job, most)
         self._most_acks = chain_length(order.award.message.max_output_tokens)
         self.acks = 0
         self.first_token_ms = 0
@@ -123,6 +127,7 @@ class Relay:
         # One scope for all the waiting: making one for each frame costs more than counting it.
         self._silence = trio.CancelScope()
         self._last_wait = False
+        self._held_up_s = 0.0
         self._near_border = 0  # from this count on, a node may be waiting for an acknowledgement
         self._whole_count: int | None = None
 
@@ -151,12 +156,18 @@ class Relay:
     async def _to_the_end(self) -> None:
         self._stream.send(wire.encode(self._dispatch()))
         while self.completion is None:
-            await self._answer.outlet.drained()
+            await self._drained()
             for payload in await self._receive():
-                self._take(wire.read_work_up(payload))
+                await self._take(wire.read_work_up(payload))
             if self._answer.shown:  # nothing is as urgent as the first token
                 await self._answer.outlet.begun()
             await self._acknowledge()
+
+    async def _drained(self) -> None:
+        """Wait for the client, and remember how long: that time is not the node's."""
+        began = trio.current_time()
+        await self._answer.outlet.drained()
+        self._held_up_s += trio.current_time() - began
 
     @property
     def output_tokens(self) -> int:
@@ -188,27 +199,39 @@ class Relay:
 
     async def _receive(self) -> list[bytes]:
         if self._close_to_border():
-            with trio.move_on_after(_NUDGE_AFTER_S):
+            with trio.move_on_after(min(_NUDGE_AFTER_S, self._left())):
                 return await self._stream.receive_many()
+            self._left()
             await self._release(self.acks + 1)
-        left = (self._job.deadline_ms - self._now_ms()) / 1000
-        if left <= 0:
-            raise AttemptFailed(Reason.TOO_SLOW, "the job's deadline has passed")
+        left = self._left()
         self._last_wait = left <= self._awaited
         self._silence.deadline = trio.current_time() + min(self._awaited, left)
         frames = await self._stream.receive_many()
         self._silence.deadline = math.inf
         return frames
 
+    def _left(self) -> float:
+        """Seconds to the job's deadline. Behind it, raises for whoever is to blame."""
+        left = (self._job.deadline_ms - self._now_ms()) / 1000
+        if left <= 0:
+            raise self._behind_the_deadline(late_s=-left)
+        return left
+
+    def _behind_the_deadline(self, late_s: float = 0) -> AttemptFailed | ClientStalled:
+        """Whose fault it is: the client's, where its own time would have been enough."""
+        if self._held_up_s > late_s:
+            return ClientStalled("the client took its answer too slowly for the job's deadline")
+        return AttemptFailed(Reason.TOO_SLOW, "the job's deadline came before the answer's end")
+
     @property
     def _awaited(self) -> float:
         """How long the node may be silent now, seconds."""
         return self._patience.between if self.first_token_ms else self._patience.first_token
 
-    def _too_late(self) -> AttemptFailed:
+    def _too_late(self) -> AttemptFailed | ClientStalled:
         """Why what was waited for last has not come."""
         if self._last_wait:
-            return AttemptFailed(Reason.TOO_SLOW, "the job's deadline came before the answer's end")
+            return self._behind_the_deadline()
         reason = Reason.TOO_SLOW if self.first_token_ms else Reason.SILENT
         return AttemptFailed(reason, f"the node sent nothing for {self._awaited:g} s")
 
@@ -216,10 +239,10 @@ class Relay:
         """Whether a node that counts as it may could be waiting for the next acknowledgement."""
         return 0 < self.acks < self._order.chain.length and self._counter.reaches(self._near_border)
 
-    def _take(self, frame: wire.WorkUp) -> None:
+    async def _take(self, frame: wire.WorkUp) -> None:
         match frame:
             case wire.Chunk(events=events):
-                self._chunk(events)
+                await self._chunk(events)
             case wire.End(completion=completion):
                 self._keep(completion)
             case wire.NodeRefused(reason=reason, detail=detail):
@@ -229,17 +252,30 @@ class Relay:
                 status = frame.engine_status if reason == Reason.REFUSED else 0
                 raise AttemptFailed(known, f"the node refused: {detail[:200]}", status)
 
-    def _chunk(self, events: list[bytes]) -> None:
+    async def _chunk(self, events: list[bytes]) -> None:
         self._events_left -= len(events)
         self._bytes_left -= sum(map(len, events))
         if not events or min(self._events_left, self._bytes_left) < 0:
             raise AttemptFailed(Reason.PROTOCOL_VIOLATION, "empty or endless chunks")
-        text = "".join([self._answer.add(event) for event in events])
-        if text:
+        texts = []
+        for event in events:
+            if len(event) > self._longest_event:
+                raise AttemptFailed(Reason.PROTOCOL_VIOLATION, "an endless event")
+            if len(event) > _SLICE:
+                await trio.lowlevel.checkpoint()
+            texts.append(self._answer.add(event))
+        if text := "".join(texts):
             self.first_token_ms = self.first_token_ms or self._now_ms()
-            self._counter.feed(text)
-            self._require_no_more_than_awarded()
+            await self._count(text)
         self._answer.flush()
+
+    async def _count(self, text: str) -> None:
+        """Count in slices: to the award's border and no further, and others have their turn."""
+        for start in range(0, len(text), _SLICE):
+            if start:
+                await trio.lowlevel.checkpoint()
+            self._counter.feed(text[start : start + _SLICE])
+            self._require_no_more_than_awarded()
 
     async def _acknowledge(self) -> None:
         """Accept what has come; the prompt, too, once there is content or an end without any."""
@@ -297,3 +333,11 @@ class Relay:
         start = self._order.award.message.start_byte
         text = self._answer.text()[start:].decode("utf-8")
         return self._order.model.tokenizer.count_output(text, self._kind)
+
+
+def _longest_event(job: Job, tokens: int) -> int:
+    """The bytes of an event that brings all of the tokens at once: who reads one, stops for it."""
+    if job.kind == JobKind.EMBEDDING:
+        return _BYTES_APART
+    per_token = _BYTES_PER_TOKEN if job.features & Feature.LOGPROBS else _TEXT_PER_TOKEN
+    return per_token * tokens + _TEXT_APART

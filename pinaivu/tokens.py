@@ -30,6 +30,7 @@ from pinaivu.model_card import tokenizer_digest
 TOKENIZER_FILE: Final = "tokenizer.json"
 TEMPLATE_FILE: Final = "chat_template.jinja"
 
+_LATEST_CHARS: Final = 4 << 10  # so much is not left for later: counting it all takes a while
 _KEPT_CHARS: Final = 32
 _LONGEST_WORD_CHARS: Final = 256
 _SPELT_OUT: Final = 11  # bytes that one byte may become by normalisation, at most
@@ -165,13 +166,17 @@ class LateCounter:
         self._counter = counter
         self._counted = 0
         self._uncounted: list[str] = []
+        self._uncounted_chars = 0
         self._most = 1  # tokens that there can be
 
     def feed(self, text: str) -> None:
         """Add a piece."""
         if text:
             self._uncounted.append(text)
+            self._uncounted_chars += len(text)
             self._most += len(text) if text.isascii() else _SPELT_OUT * len(text.encode())
+            if self._uncounted_chars >= _LATEST_CHARS:
+                self._count_rest()
 
     def reaches(self, tokens: int) -> bool:
         """Whether there are at least so many tokens."""
@@ -192,6 +197,7 @@ class LateCounter:
         if self._uncounted:
             self._counted = self._counter.feed("".join(self._uncounted))
             self._uncounted.clear()
+            self._uncounted_chars = 0
             self._most = self._counted + 1
 
 

@@ -3,11 +3,15 @@
 What is encoded again has the members that were there and not null.
 """
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, Struct
 
 from pinaivu.openai.claims import Usage
+from pinaivu.openai.requests import MAX_CHOICES
+
+MAX_CALLS: Final = 1024
+"""Tool calls that one choice may have: far more than any model makes."""
 
 Index = Annotated[int, Meta(ge=0)]
 
@@ -30,7 +34,7 @@ class Function(Struct, omit_defaults=True):
 class ToolCall(Struct, omit_defaults=True):
     """A tool call, or a part of it."""
 
-    index: Index | None = None
+    index: Annotated[int, Meta(ge=0, lt=MAX_CALLS)] | None = None
     id: str | None = None
     type: str | None = None
     function: Function | None = None
@@ -44,7 +48,7 @@ class Message(Struct, omit_defaults=True):
     refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Meta(max_length=MAX_CALLS)] | None = None
 
 
 class Choice(Struct):
@@ -61,6 +65,6 @@ class Choice(Struct):
 class Chunk(Struct):
     """One event."""
 
-    choices: list[Choice] = []
+    choices: Annotated[list[Choice], Meta(max_length=MAX_CHOICES)] = []
     usage: Usage | None = None
     error: object = None

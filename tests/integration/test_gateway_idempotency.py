@@ -57,6 +57,33 @@ async def test_streamed_answer_is_streamed_again(tmp_path: Path) -> None:
         assert len(net.coordinator.cases) == 1
 
 
+async def test_streamed_tool_calls_are_streamed_again(tmp_path: Path) -> None:
+    """As the official SDK reads them: in a chunk, each call has its number."""
+    tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in "fg"]
+    calls = [
+        {"index": number, "id": f"c{number}", "type": "function", "function": function}
+        for number, function in enumerate({"name": name, "arguments": "{}"} for name in "fg")
+    ]
+
+    async def calls_both(work: Work) -> None:
+        work.send({"role": "assistant", "tool_calls": calls}, finish="tool_calls")
+        await work.wait_acks(1)
+        await work.end()
+
+    async with network(tmp_path, calls_both) as net:
+
+        def ask() -> Any:
+            with net.client as client:
+                body = request(tools=tools)
+                with client.chat.completions.stream(**body, extra_headers=NAMED) as stream:
+                    return stream.get_final_completion().choices[0].message.tool_calls
+
+        first, second = await in_thread(ask), await in_thread(ask)
+        assert [call.function.name for call in first] == ["f", "g"]
+        assert second == first
+        assert len(net.coordinator.cases) == 1
+
+
 async def test_name_is_the_keys_own_and_for_one_body(tmp_path: Path) -> None:
     async with network(tmp_path, speaks("Hi.")) as net:
         assert (await post(net)).status_code == 200

@@ -94,9 +94,11 @@ async def running(limits: FrameLimits | None = None) -> AsyncGenerator[Rig]:
 
 
 @asynccontextmanager
-async def connected() -> AsyncGenerator[tuple[FrameStream, FrameStream]]:
+async def connected(
+    limits: FrameLimits | None = None,
+) -> AsyncGenerator[tuple[FrameStream, FrameStream]]:
     """Two streams that talk to each other."""
-    one, two = Rig(), Rig()
+    one, two = Rig(limits), Rig(limits)
     one.pipe.other, two.pipe.other = two.pipe, one.pipe
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.stream.run)

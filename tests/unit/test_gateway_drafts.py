@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from gateway.demands import read_demand
@@ -38,6 +39,24 @@ def test_job_commits_to_the_request_and_not_to_how_it_is_delivered() -> None:
     expected = request_commitment(found.salts.request, request_digest(BODY))
     assert found.job.message.request_commitment == expected
     assert streamed.job.message.request_commitment == expected
+
+
+def test_the_body_is_not_read_again_for_its_digest() -> None:
+    """Of a long one that takes a while; whoever read it has done so, beside the loop."""
+    read = msgspec.structs.replace(demand(), digest=b"\x66" * 32)
+    found = draft_job(
+        read,
+        grant(),
+        IDENTITY,
+        attempts=1,
+        units_left=None,
+        deadline_after_ms=60_000,
+        now_ms=NOW,
+        random=Drawn(),
+    )
+    expected = request_commitment(found.salts.request, read.digest)
+    assert found.job.message.request_commitment == expected
+    assert demand().digest == request_digest(BODY)
 
 
 def test_job_is_signed_and_names_what_is_asked() -> None:

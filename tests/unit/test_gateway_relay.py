@@ -12,14 +12,16 @@ import trio.testing
 
 from gateway.answers import Answer
 from gateway.demands import Demand
+from gateway.drafts import Draft
 from gateway.errors import AttemptFailed
 from gateway.outlet import MOST_WAITING, STALL_S, ClientStalled
 from gateway.relay import Order, Patience, Relay
 from pinaivu.codes import Reason
 from pinaivu.p2p import wire
 from pinaivu.p2p.errors import SlowPeer
-from pinaivu.p2p.frames import FrameStream
+from pinaivu.p2p.frames import FrameLimits, FrameStream
 from pinaivu.store.database import StorageFailed
+from pinaivu.tokens import Tokenizer
 from tests.unit.gateway_facts import NOW, OTHER, completion_for, demand, draft, model, order_for
 from tests.unit.p2p_pipes import connected
 
@@ -90,10 +92,14 @@ async def anything(_acks: int) -> None:
 
 @asynccontextmanager
 async def running(
-    may_release: Allowed = anything, wants: Demand | None = None, **award: Any
+    may_release: Allowed = anything,
+    wants: Demand | None = None,
+    asked: Draft | None = None,
+    limits: FrameLimits | None = None,
+    **award: Any,
 ) -> AsyncGenerator[Rig]:
     """The gateway's clock is the loop's, so that a virtual one moves both."""
-    found = draft()
+    found = asked or draft()
     order = order_for(found, **award)
     answer = Answer(wants or demand(), "id-1", 1)
     started = trio.current_time()
@@ -101,7 +107,7 @@ async def running(
     def now_ms() -> int:
         return NOW + int(1000 * (trio.current_time() - started))
 
-    async with connected() as (here, there), trio.open_nursery() as nursery:
+    async with connected(limits) as (here, there), trio.open_nursery() as nursery:
         relay = Relay(here, order, answer, PATIENCE, may_release, now_ms)
         rig = Rig(here, there, relay, order, answer)
         nursery.start_soon(rig.run)
@@ -258,6 +264,88 @@ async def test_what_goes_beyond_the_award_is_neither_shown_nor_counted() -> None
         assert not rig.answer.continuable
 
 
+LONG_FRAMES = FrameLimits.of(wire.MAX_WORK_FRAME)
+
+
+class Tokenized:
+    """What the tokenizer was given, and how often another task had had a turn before."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.texts: list[int] = []
+        self.turns: list[int] = []
+        self._turn = 0
+        real = Tokenizer._encode
+
+        def encode(tokenizer: Tokenizer, text: str) -> Any:
+            self.texts.append(len(text))
+            self.turns.append(self._turn)
+            return real(tokenizer, text)
+
+        monkeypatch.setattr(Tokenizer, "_encode", encode)
+
+    async def take_turns(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            self._turn += 1
+
+
+async def test_one_frame_of_a_node_is_counted_to_the_awards_border_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However long its text is: else one legal frame stops the gateway for seconds."""
+    seen = Tokenized(monkeypatch)
+    async with running(limits=LONG_FRAMES, max_output_tokens=10) as rig:
+        rig.send("ab " * 300_000)
+        failure = await rig.ended()
+        assert isinstance(failure, AttemptFailed)
+        assert failure.reason == Reason.PROTOCOL_VIOLATION
+        assert rig.relay.output_tokens == 10
+        assert 0 < sum(seen.texts) < 20_000
+
+
+async def test_others_have_their_turn_while_a_long_frame_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = Tokenized(monkeypatch)
+    async with running(max_output_tokens=100_000) as rig, trio.open_nursery() as nursery:
+        nursery.start_soon(seen.take_turns)
+        rig.send(WORDS * 100)
+        while rig.relay.acks < 1:
+            await trio.lowlevel.checkpoint()
+        assert max(seen.texts) < 10_000
+        assert len(set(seen.turns)) > 5
+        nursery.cancel_scope.cancel()
+
+
+LONG: list[tuple[str, bytes]] = [
+    ("of calls", b'{"choices":[{"delta":{"tool_calls":[' + b"{}," * 2000 + b"{}]}}]}"),
+    ("of choices", b'{"choices":[' + b"{}," * 200 + b"{}]}"),
+    ("of anything", b'{"choices":[],"x":"' + b"x" * 1_100_000 + b'"}'),
+]
+
+
+@pytest.mark.parametrize("event", [one[1] for one in LONG], ids=[one[0] for one in LONG])
+async def test_an_event_longer_than_its_tokens_can_need_is_a_violation(event: bytes) -> None:
+    """Reading it takes all other streams' time, and counts no token."""
+    async with running(limits=LONG_FRAMES) as rig:
+        rig.node.send(wire.encode(wire.Chunk([event])))
+        failure = await rig.ended()
+        assert isinstance(failure, AttemptFailed)
+        assert failure.reason == Reason.PROTOCOL_VIOLATION
+
+
+@pytest.mark.parametrize("logprobs", [False, True])
+async def test_an_event_may_bring_all_tokens_at_once(*, logprobs: bool) -> None:
+    """Some engines tell a tool call's arguments when they are over, however long they are."""
+    long = 5_000_000 if logprobs else 1_000_000
+    asked = draft(logprobs=logprobs)
+    async with running(asked=asked, limits=LONG_FRAMES, max_output_tokens=1000) as rig:
+        choice = {"delta": {"content": "A"}, "logprobs": {"content": ["x" * long]}}
+        rig.node.send(wire.encode(wire.Chunk([msgspec.json.encode({"choices": [choice]})])))
+        await rig.node.flush()
+        assert await rig.acks() == [1]
+
+
 async def test_endless_empty_events_are_a_violation() -> None:
     async with running() as rig:
         rig.node.send(wire.encode(wire.Chunk([b'{"choices":[]}'] * 3000)))
@@ -294,6 +382,45 @@ async def test_deadline_of_the_job_ends_an_answer_that_never_does(
         assert "deadline" in str(rig.failure)
         deadline_ms = rig.order.draft.job.message.deadline_ms
         assert rig.relay.finished_ms == pytest.approx(deadline_ms, abs=10)
+
+
+async def test_deadline_holds_near_a_border(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """An event without text comes before each nudge; no acknowledgement is due for it."""
+    async with running() as rig:
+        rig.send(text_of(30))
+        assert await rig.acks() == [1]
+        with trio.move_on_after(120):
+            for _ in range(500):
+                rig.node.send(wire.encode(wire.Chunk([b'{"choices":[]}'])))
+                with trio.move_on_after(0.2):
+                    await rig.over.wait()
+                    break
+        assert isinstance(rig.failure, AttemptFailed)
+        assert rig.failure.reason == Reason.TOO_SLOW
+        deadline_ms = rig.order.draft.job.message.deadline_ms
+        assert rig.relay.finished_ms == pytest.approx(deadline_ms, abs=10)
+
+
+async def test_deadline_that_the_client_used_up_is_not_the_nodes(
+    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+) -> None:
+    """It takes something just often enough to be no client that stalls."""
+    asked = demand(stream=True, logprobs=True)
+    async with running(wants=asked, limits=LONG_FRAMES, max_output_tokens=1000) as rig:
+        logprobs = {"content": [{"token": "x" * (MOST_WAITING + 1)}]}
+        choice = {"index": 0, "delta": {"content": "ship "}, "logprobs": logprobs}
+        frame = wire.encode(wire.Chunk([msgspec.json.encode({"choices": [choice]})]))
+        parts = rig.answer.outlet.parts()
+        with trio.move_on_after(120):
+            while not rig.over.is_set():
+                rig.node.send(frame)
+                with trio.move_on_after(STALL_S - 1):
+                    await rig.over.wait()
+                await anext(parts)
+        assert isinstance(rig.failure, ClientStalled)
+        assert "deadline" in str(rig.failure)
 
 
 async def test_nothing_is_read_or_accepted_while_the_client_stalls(
