@@ -127,6 +127,7 @@ class Relay:
         # One scope for all the waiting: making one for each frame costs more than counting it.
         self._silence = trio.CancelScope()
         self._last_wait = False
+        self._began = trio.current_time()
         self._held_up_s = 0.0
         self._near_border = 0  # from this count on, a node may be waiting for an acknowledgement
         self._whole_count: int | None = None
@@ -214,12 +215,12 @@ class Relay:
         """Seconds to the job's deadline. Behind it, raises for whoever is to blame."""
         left = (self._job.deadline_ms - self._now_ms()) / 1000
         if left <= 0:
-            raise self._behind_the_deadline(late_s=-left)
+            raise self._behind_the_deadline()
         return left
 
-    def _behind_the_deadline(self, late_s: float = 0) -> AttemptFailed | ClientStalled:
-        """Whose fault it is: the client's, where its own time would have been enough."""
-        if self._held_up_s > late_s:
+    def _behind_the_deadline(self) -> AttemptFailed | ClientStalled:
+        """Whose fault it is: the client's, where most of the time was spent waiting for it."""
+        if self._held_up_s > (trio.current_time() - self._began) / 2:
             return ClientStalled("the client took its answer too slowly for the job's deadline")
         return AttemptFailed(Reason.TOO_SLOW, "the job's deadline came before the answer's end")
 
