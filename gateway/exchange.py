@@ -304,6 +304,7 @@ class Exchange:
             tolerance=Tolerance(self._rules.tolerance_tokens, self._rules.tolerance_ppm),
             body=self._demand.raw,
             prefix=self.answer.text().decode("utf-8"),
+            choices=self._demand.request.choices,
         )
         self._nodes.append(signed.message.node)
         limits = self._desk.limits

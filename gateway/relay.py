@@ -54,7 +54,8 @@ _EVENTS_APART: Final = 1024
 _BYTES_PER_TOKEN: Final = 8 << 10  # an event with twenty alternatives of its token, spelt in bytes
 _TEXT_PER_TOKEN: Final = 128  # bytes of its text alone, escaped
 _TEXT_APART: Final = 1 << 20  # what an engine tells beside it, the prompt's token ids for example
-_BYTES_APART: Final = wire.MAX_WORK_FRAME  # an embedding has no tokens, and comes in one frame
+_BYTES_PER_VECTOR: Final = 64 << 10  # of 12,000 dimensions
+_BYTES_APART: Final = wire.MAX_WORK_FRAME
 _WHOLE: Final = frozenset({Finish.STOP, Finish.LENGTH, Finish.TOOL_CALLS, Finish.CONTENT_FILTER})
 _REFUSALS: Final = range(Reason.REFUSED, Reason.PASSED_OVER)
 
@@ -91,6 +92,7 @@ class Order:
     tolerance: Tolerance
     body: bytes
     prefix: str
+    choices: int
 
 
 class Relay:
@@ -117,6 +119,8 @@ class Relay:
         most = order.award.message.max_output_tokens
         self._events_left = _WORDS_PER_TOKEN * most + _EVENTS_APART
         self._bytes_left = _BYTES_PER_TOKEN * most + _BYTES_APART
+        if self._kind == JobKind.EMBEDDING:  # which has no tokens
+            self._bytes_left += _BYTES_PER_VECTOR * order.choices
         self._job = order.draft.job.message
         self._longest_event = _longest_event(self._job, most)
         self._most_acks = chain_length(order.award.message.max_output_tokens)

@@ -98,8 +98,13 @@ def grant(**changes: Any) -> Signed[Grant]:
 
 def draft(**changes: Any) -> Draft:
     """A signed job for `demand(**changes)`, the same each time."""
+    return drafted(demand(**changes))
+
+
+def drafted(wanted: Demand) -> Draft:
+    """A signed job, the same each time."""
     return draft_job(
-        demand(**changes),
+        wanted,
         grant(),
         IDENTITY,
         attempts=3,
@@ -146,8 +151,8 @@ def signed_award(award: Award, key: SecretKey = EPOCH) -> Signed[Award]:
     return Signed.by(key, DOMAIN, award)
 
 
-def order_for(found: Draft, **changes: Any) -> Order:
-    """An attempt under the first award."""
+def order_for(found: Draft, choices: int = 1, **changes: Any) -> Order:
+    """An attempt under the first award, at an answer of so many choices."""
     signed = signed_award(award_for(found, **changes))
     return Order(
         award=signed,
@@ -159,6 +164,7 @@ def order_for(found: Draft, **changes: Any) -> Order:
         tolerance=Tolerance(rules().tolerance_tokens, rules().tolerance_ppm),
         body=jcs(BODY),
         prefix="",
+        choices=choices,
     )
 
 

@@ -1,6 +1,7 @@
 # ruff: noqa: D102 - doubles implement methods that are documented where they belong
 """One attempt, frame by frame: when what is acknowledged, and when an attempt has failed."""
 
+import base64
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,18 +12,29 @@ import trio
 import trio.testing
 
 from gateway.answers import Answer
-from gateway.demands import Demand
+from gateway.demands import Demand, read_demand
 from gateway.drafts import Draft
 from gateway.errors import AttemptFailed
 from gateway.outlet import MOST_WAITING, STALL_S, ClientStalled
 from gateway.relay import Order, Patience, Relay
-from pinaivu.codes import Reason
+from pinaivu.codes import JobKind, Reason
+from pinaivu.encoding import jcs
 from pinaivu.p2p import wire
 from pinaivu.p2p.errors import SlowPeer
 from pinaivu.p2p.frames import FrameLimits, FrameStream
 from pinaivu.store.database import StorageFailed
 from pinaivu.tokens import Tokenizer
-from tests.unit.gateway_facts import NOW, OTHER, completion_for, demand, draft, model, order_for
+from tests.unit.gateway_facts import (
+    MODEL,
+    NOW,
+    OTHER,
+    completion_for,
+    demand,
+    draft,
+    drafted,
+    model,
+    order_for,
+)
 from tests.unit.p2p_pipes import connected
 
 PATIENCE = Patience(first_token=10, between=5, after_cancel=3)
@@ -100,8 +112,9 @@ async def running(
 ) -> AsyncGenerator[Rig]:
     """The gateway's clock is the loop's, so that a virtual one moves both."""
     found = asked or draft()
-    order = order_for(found, **award)
-    answer = Answer(wants or demand(), "id-1", 1)
+    wanted = wants or demand()
+    order = order_for(found, wanted.request.choices, **award)
+    answer = Answer(wanted, "id-1", 1)
     started = trio.current_time()
 
     def now_ms() -> int:
@@ -366,6 +379,22 @@ async def test_more_bytes_than_the_tokens_can_need_are_a_violation() -> None:
         failure = await rig.ended()
         assert isinstance(failure, AttemptFailed)
         assert failure.reason == Reason.PROTOCOL_VIOLATION
+
+
+async def test_many_large_embeddings_are_no_violation() -> None:
+    """They have no tokens: what they may have of bytes follows from how many were asked for."""
+    inputs, dimensions = 512, 4096
+    body = jcs({"model": MODEL, "input": ["a"] * inputs})
+    asked = read_demand(body, {MODEL: model()}, default_output_tokens=1, kind=JobKind.EMBEDDING)
+    vector = base64.b64encode(bytes(4 * dimensions)).decode()
+    parts = [{"data": [{"index": index, "embedding": vector}]} for index in range(inputs)]
+    async with running(wants=asked, asked=drafted(asked)) as rig:
+        for part in parts:
+            rig.node.send(wire.encode(wire.Chunk([msgspec.json.encode(part)])))
+            await rig.node.flush()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not rig.over.is_set()
+        assert len(rig.answer.choices()) == inputs
 
 
 async def test_deadline_of_the_job_ends_an_answer_that_never_does(
