@@ -64,6 +64,11 @@ class OpenJob:
         return [entry for entry in self.line if isinstance(entry, Awarded)]
 
     @property
+    def decided(self) -> bool:
+        """Whether the auction has ended: there is an award, or a reason why there is none."""
+        return bool(self.awards or self.unserved_reason)
+
+    @property
     def tokens_left(self) -> int:
         """Output tokens that were not accepted under any award reported as failed."""
         most = self.job.message.max_output_tokens
