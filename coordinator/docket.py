@@ -144,11 +144,12 @@ class Docket:
         for entry in job.awards:
             self._index(job, entry)
 
-    def award(self, job: OpenJob, signed: Signed[Award], digest: bytes) -> None:
+    def award(self, job: OpenJob, signed: Signed[Award], digest: bytes) -> Awarded:
         """Add an award; its node is busy with it from now."""
         entry = Awarded(signed, digest)
         job.line.append(entry)
         self._index(job, entry)
+        return entry
 
     def find_job(self, job_digest: bytes) -> OpenJob | None:
         """The open job of a digest."""
