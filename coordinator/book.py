@@ -25,7 +25,9 @@ from pinaivu.messages import Offer
 from pinaivu.reputation.standing import MOST_TPS_MILLI
 from pinaivu.typed_data import Domain, Signed
 
-_CLOCK_SKEW_MS: Final = 5_000
+# Nobody can win before its offer was issued, and nodes renew theirs every 4 s: were this as much, a
+# node whose clock is ahead would never be in the market, and never hear why.
+_CLOCK_SKEW_MS: Final = 1_000
 _SPARSE: Final = 4
 
 

@@ -7,6 +7,7 @@ auction leaves nothing behind; from the moment the award is written the job stay
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
@@ -297,26 +298,26 @@ class AuctionDesk:
     def _next(self, open_job: OpenJob) -> Awarded | None:
         """Sign the next rank; nodes that are gone or full are passed over and stay on the line."""
         assert open_job.ranking is not None
-        now = self._clock.now_ms()
-        job = open_job.job.message
-        while len(open_job.awards) < len(job.anchors) and now < job.deadline_ms:
-            excluded = frozenset(_node_of(entry) for entry in open_job.line)
-            cleared = open_job.ranking.clear(excluded)
-            if cleared is None:
-                return None
-            node = cleared.entrant.row.node
-            held = self._book.held(job.model, node)
-            free = held is not None and self._docket.busy(node) < held.signed.message.slots
-            if held is None or not free or not self._reachable(node):
-                open_job.line.append(PassedOver(node))
-                continue
-            award = self._award(open_job, cleared, now)
-            signed = Signed.by(self._key, self._log.domain, award)
-            self._docket.award(open_job, signed, signed.digest(self._log.domain))
-            awarded = open_job.awards[-1]
-            awarded.offer, awarded.peer = cleared.entrant.offer, held.record.peer
-            return awarded
-        return None
+        job, now = open_job.job.message, self._clock.now_ms()
+        if len(open_job.awards) >= len(job.anchors) or now >= job.deadline_ms:
+            return None
+        line, ready = open_job.line, partial(self._ready, job.model)
+        passed, cleared = open_job.ranking.next_ready(frozenset(map(_node_of, line)), ready)
+        line.extend(map(PassedOver, passed))
+        if cleared is None:
+            return None
+        held = self._book.held(job.model, cleared.entrant.row.node)
+        assert held  # or it wasn't ready
+        signed = Signed.by(self._key, self._log.domain, self._award(open_job, cleared, now))
+        awarded = self._docket.award(open_job, signed, signed.digest(self._log.domain))
+        awarded.offer, awarded.peer = cleared.entrant.offer, held.record.peer
+        return awarded
+
+    def _ready(self, model: str, node: bytes) -> bool:
+        """Whether a node still offers the model, has a slot free and can be told."""
+        held = self._book.held(model, node)
+        free = held is not None and self._docket.busy(node) < held.signed.message.slots
+        return free and self._reachable(node)
 
     def _award(self, open_job: OpenJob, cleared: Cleared, now: int) -> Award:
         job, before = open_job.job.message, open_job.awards

@@ -64,6 +64,11 @@ class OpenJob:
         return [entry for entry in self.line if isinstance(entry, Awarded)]
 
     @property
+    def decided(self) -> bool:
+        """Whether the auction has ended: there is an award, or a reason why there is none."""
+        return bool(self.awards or self.unserved_reason)
+
+    @property
     def tokens_left(self) -> int:
         """Output tokens that were not accepted under any award reported as failed."""
         most = self.job.message.max_output_tokens
@@ -139,11 +144,12 @@ class Docket:
         for entry in job.awards:
             self._index(job, entry)
 
-    def award(self, job: OpenJob, signed: Signed[Award], digest: bytes) -> None:
+    def award(self, job: OpenJob, signed: Signed[Award], digest: bytes) -> Awarded:
         """Add an award; its node is busy with it from now."""
         entry = Awarded(signed, digest)
         job.line.append(entry)
         self._index(job, entry)
+        return entry
 
     def find_job(self, job_digest: bytes) -> OpenJob | None:
         """The open job of a digest."""

@@ -3,7 +3,7 @@
 Each is checked against the award it names and counts from then on; the answer is given once it is
 durable. Writes are kept in order, so a receipt can't become durable before the evidence in it, and
 a writer that fails ends the coordinator. Repeating evidence is harmless; a second, different one
-never replaces the first, and a job that is being receipted takes no more.
+never replaces the first. A job takes none while it is being auctioned or receipted.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -76,6 +76,8 @@ class Evidence:
         _require_gateway(job, gateway)
         if job.closing:
             return job
+        if not job.decided:  # its receipt would come before the job, which would then be awarded
+            raise JobRefused("in_progress", "the job is being auctioned", retry_after_ms=100)
         check_delivery(job, signed, self._log.domain)
         _require_same(job.delivery, signed)
         if job.delivery is None:

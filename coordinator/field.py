@@ -6,8 +6,8 @@ is therefore `rule.rank`'s, found without scoring everybody.
 """
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain, count
 from typing import Final
 
 import numpy as np
@@ -235,18 +235,52 @@ class Ranking(Struct, frozen=True, kw_only=True):
     eligible: int
     cheapest: int | None
 
-    def clear(self, excluded: frozenset[bytes]) -> Cleared | None:
+    def clear(self, excluded: Collection[bytes]) -> Cleared | None:
         """`rule.clear` over `entrants`; slow only where the front doesn't decide."""
-        order = [r for r in self.front if r.entrant.row.node not in excluded]
-        rival = rule.runner_up(order)
-        if rival is None and not self.whole:
-            return rule.clear(self.market, self.entrants(), excluded)
-        if not order:
+        return self._clear(self._order(), excluded)
+
+    def next_ready(
+        self, excluded: Collection[bytes], ready: Callable[[bytes], bool]
+    ) -> tuple[list[bytes], Cleared | None]:
+        """The nodes that aren't ready although it is their turn, and what clears without them.
+
+        As if `clear` were asked again with each of them excluded, but everybody is ranked once.
+        """
+        order = self._order()
+        passed: list[bytes] = []
+        for node in self._in_turn(order, excluded):
+            if ready(node):
+                return passed, self._clear(order, {*excluded, *passed})
+            passed.append(node)
+        return passed, None
+
+    def _in_turn(self, order: "Order", excluded: Collection[bytes]) -> Iterator[bytes]:
+        """Each node that wins once all before it are out."""
+        explorer = None if excluded or self.newcomer is None else self.newcomer.row.node
+        if explorer:
+            yield explorer
+        for ranked in order:
+            node = ranked.entrant.row.node
+            if node != explorer and node not in excluded:
+                yield node
+
+    def _clear(self, everybody: "Order", excluded: Collection[bytes]) -> Cleared | None:
+        order = Order(r for r in everybody if r.entrant.row.node not in excluded)
+        first = next(iter(order), None)
+        if first is None:
             return None
-        regular = rule.second_score(self.market, order[0], rival)
+        regular = rule.second_score(self.market, first, rule.runner_up(order))
         if excluded or self.newcomer is None:
             return regular
         return rule.explored(self.market, self.newcomer, regular)
+
+    def _order(self) -> "Order":
+        return Order(chain(self.front, self._behind()))
+
+    def _behind(self) -> Iterator[Ranked]:
+        """Who comes after the front; everybody is ranked when the first of them is asked for."""
+        if not self.whole:
+            yield from rule.rank(self.market, self.entrants())[len(self.front) :]
 
     def entrants(self) -> list[Entrant]:
         """Everybody in the book, with the bids that were made."""

@@ -1,8 +1,8 @@
 """The one writer: closes jobs, composes and signs receipts, appends them, releases them.
 
 A receipt leaves this process only after its transaction is durable. If storage fails, or fails to
-say whether it succeeded, the coordinator ends: the next boot reads what is there. Checkpoints cover
-durable leaves only.
+say whether it succeeded, the coordinator ends: the next boot reads what is there. So it does where
+a job to be receipted is not stored. Checkpoints cover durable leaves only.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import trio
 from sqlmodel import Session
 
 from coordinator.docket import Docket, OpenJob
+from coordinator.errors import LogDiverged
 from coordinator.log import Leaf, Log
 from coordinator.reputation import Changed, Reputation
 from pinaivu.checkpoints import CheckpointSigner, verify_note
@@ -87,7 +88,7 @@ class Sequencer:
             now, rules = self._now_ms(), self._epochs[self._origin.epoch]
             self._docket.release_expired(now)
             for job in list(self._docket.jobs.values()):
-                if job.unserved_reason or (job.awards and job.closes_at_ms(rules) <= now):
+                if job.decided and job.closes_at_ms(rules) <= now:
                     self.close(job)
             await trio.sleep(0.1)
 
@@ -114,7 +115,8 @@ class Sequencer:
             for row in values:
                 rows.insert(LeafRow, **row)
             for job in jobs:
-                rows.change(JobRow, job.key, closed=True)
+                if not rows.change(JobRow, job.key, closed=True):
+                    raise LogDiverged(f"the job {job.key[1].hex()} to be receipted is not stored")
 
         await self._writer.write_rows(write)
         for job, leaf in zip(jobs, leaves, strict=True):

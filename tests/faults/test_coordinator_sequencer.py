@@ -14,7 +14,7 @@ from coordinator.errors import LogDiverged
 from coordinator.ports import AnchorRecord
 from pinaivu.auction.transcript import Row, book_root
 from pinaivu.checkpoints import CheckpointKeys, verify_note
-from pinaivu.codes import Reason, Status
+from pinaivu.codes import Outcome, Reason, Status
 from pinaivu.encoding import from_hex
 from pinaivu.messages import Award, Receipt
 from pinaivu.p2p import wire
@@ -29,7 +29,7 @@ from pinaivu.store.coordinator import (
 from pinaivu.store.database import StorageFailed, open_database
 from pinaivu.typed_data import Signed, signed_from_bytes
 from tests.faults.storage import Fault, FaultyDatabase
-from tests.unit.coordinator_world import ChainDouble, World, open_world
+from tests.unit.coordinator_world import ChainDouble, World, open_world, refusal_of
 from tests.unit.ledger_support import (
     DOMAIN,
     EPOCH,
@@ -192,6 +192,57 @@ async def test_failed_evidence_is_not_acknowledged(database: FaultyDatabase, fau
         await world.evidence.completion(world.completion_of(award))
         (job,) = world.docket.jobs.values()
         assert job.awards[0].completion
+
+
+@pytest.mark.parametrize("prices", [(1_000_000, 1_100_000), ()], ids=["awarded", "unserved"])
+async def test_a_job_delivered_during_its_auction_is_receipted_after_it(
+    database: FaultyDatabase, prices: tuple[int, ...]
+) -> None:
+    """Once, and no receipt before the job itself: no coordinator could boot from that."""
+    auctioning, go_on = trio.Event(), trio.Event()
+
+    async def slow() -> int:
+        auctioning.set()
+        await go_on.wait()
+        return 7
+
+    async with open_world(database) as world, trio.open_nursery() as nursery:
+        world.put_offers(*prices)
+        world.directory.block_number = slow  # type: ignore[method-assign]
+        nursery.start_soon(world.submit)
+        await auctioning.wait()
+        (job,) = world.docket.jobs.values()
+        nothing = delivery(of=job.job.message, outcome=Outcome.FAILED)
+        early = Signed.by(GATEWAY, DOMAIN, nothing)
+        assert await refusal_of(world.evidence.delivery(GATEWAY.address, early)) == "in_progress"
+        assert stored_receipts(database) == []
+        go_on.set()
+    async with next_boot(database) as world:
+        (job,) = world.docket.jobs.values()
+        assert len(job.awards) == len(prices[:1])
+        world.sequencer.close(job)
+        await job.receipted.wait()
+    assert len(stored_receipts(database)) == 1
+    async with next_boot(database) as world:
+        assert world.docket.jobs == {}
+
+
+async def test_a_receipt_of_a_job_that_is_not_stored_is_not_released(
+    database: FaultyDatabase,
+) -> None:
+    job: OpenJob | None = None
+    with pytest.RaisesGroup(LogDiverged, flatten_subgroups=True, allow_unwrapped=True):
+        async with open_world(database) as world:
+            world.put_offers(1_000_000, 1_100_000)
+            await world.awarded()
+            (job,) = world.docket.jobs.values()
+            with database.begin() as session:
+                session.exec(delete(JobRow))
+            world.sequencer.close(job)
+            await job.receipted.wait()
+    assert job
+    assert job.receipt is None
+    assert stored_receipts(database) == []
 
 
 async def test_an_open_job_survives_a_boot(database: FaultyDatabase) -> None:

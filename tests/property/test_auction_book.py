@@ -32,6 +32,26 @@ def _ranks(ranking: Ranking, entrants: list[Entrant]) -> None:
         excluded |= {due.entrant.row.node}
 
 
+def _turns(ranking: Ranking, entrants: list[Entrant], draw: Draw) -> None:
+    """Passing over who isn't ready, once, gives what clearing again for each of them does."""
+    share = draw.rng.random()
+    ready = {e.row.node for e in entrants if draw.chance(share)}
+    excluded: frozenset[bytes] = frozenset()
+    while True:
+        passed, cleared = ranking.next_ready(excluded, ready.__contains__)
+        for gone in passed:
+            due = rule.clear(ranking.market, entrants, excluded)
+            assert due
+            assert gone == due.entrant.row.node
+            assert gone not in ready
+            excluded |= {gone}
+        assert cleared == rule.clear(ranking.market, entrants, excluded)
+        if cleared is None:
+            return
+        assert cleared.entrant.row.node in ready
+        excluded |= {cleared.entrant.row.node}
+
+
 @settings(max_examples=300, deadline=None)
 @given(seeds, sizes)
 def test_a_standing_auction_is_exactly_the_rules(seed: int, size: int) -> None:
@@ -47,6 +67,7 @@ def test_a_standing_auction_is_exactly_the_rules(seed: int, size: int) -> None:
     assert ranking.cheapest == min(fitting, default=None)
     assert field.view.root == book_root([e.row for e in entrants])
     _ranks(ranking, entrants)
+    _turns(ranking, entrants, draw)
 
 
 @settings(max_examples=300, deadline=None)
@@ -68,6 +89,7 @@ def test_a_live_auction_is_exactly_the_rules(seed: int, size: int) -> None:
     fitting = [e.price_out for e in everybody if rule.fits(closed, e)]
     assert ranking.cheapest == min(fitting, default=None)
     _ranks(ranking, everybody)
+    _turns(ranking, everybody, draw)
 
 
 @settings(deadline=None)

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from coordinator import book as books
 from coordinator.book import OrderBook
 from coordinator.errors import JobRefused
 from coordinator.field import Slot
 from coordinator.standing import standing
+from node.offers import RENEW_S
 from pinaivu.auction.transcript import book_root
 from pinaivu.codes import Feature
 from pinaivu.typed_data import Signed
@@ -39,7 +41,7 @@ def _slots(book: OrderBook, now: int = NOW) -> list[Slot | None]:
         ({"expires_ms": NOW + 15_001}, "bad_validity"),
         ({"expires_ms": NOW}, "bad_validity"),
         ({"issued_ms": NOW - 10, "expires_ms": NOW}, "expired"),
-        ({"issued_ms": NOW + 5_001, "expires_ms": NOW + 6_000}, "from_the_future"),
+        ({"issued_ms": NOW + 1_001, "expires_ms": NOW + 6_000}, "from_the_future"),
         ({"sequence": 0}, "stale_sequence"),
         ({"node": NODES[1].address}, "foreign_node"),
     ],
@@ -55,6 +57,17 @@ def test_each_refusal_is_counted(change: dict[str, Any], code: str) -> None:
     assert caught.value.code == code
     assert book.refused == {code: 1}
     assert book.held(MODEL, NODES[0].address) is standing
+
+
+def test_a_node_whose_clock_is_ahead_takes_part_or_hears_of_it() -> None:
+    """Where its offer is taken, it is in the market for most of the time until the next."""
+    book = _book()
+    ahead = NOW + books._CLOCK_SKEW_MS
+    made = signed_offer(NODES[0], issued_ms=ahead, expires_ms=ahead + 15_000)
+    book.put(made, RECORD, MODEL_RECORD, NOW)
+    for since_ms, eligible in ((0, 0), (RENEW_S * 1_000 // 4, 1), (RENEW_S * 1_000, 1)):
+        then = market(close_ms=NOW + int(since_ms))
+        assert book.field(then).close(then, []).eligible == eligible
 
 
 def test_an_unregistered_model_is_refused() -> None:

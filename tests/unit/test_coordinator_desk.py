@@ -1,5 +1,6 @@
 """From a submitted job to awards, rank by rank; repeating a call gives the same answer."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from coordinator.archive import read_book
 from coordinator.batches import standing
 from coordinator.directory import BOUND_S, FRESH_S
 from coordinator.log import Log
-from pinaivu.codes import Clearing, Reason
+from pinaivu.auction import rule
+from pinaivu.codes import Clearing, Mode, Reason
 from pinaivu.commitments import chain_length
 from pinaivu.messages import Award, Receipt
 from pinaivu.p2p import wire
@@ -43,6 +45,7 @@ from tests.unit.ledger_support import (
     failure,
     grant,
     job,
+    secret,
 )
 
 
@@ -238,6 +241,31 @@ async def test_everybody_gone_since_the_offer(world: World) -> None:
     assert answer.reason == Reason.NO_NODE_LEFT
     (job,) = world.docket.jobs.values()
     assert [type(entry) for entry in job.line] == [PassedOver] * 3
+
+
+async def test_nodes_that_are_all_gone_are_ranked_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop stands still meanwhile: each is scored for the round, and for the line."""
+    keys = [secret(1_000 + number) for number in range(60)]
+    for number, key in enumerate(keys):
+        world.put_offer(key, 2_000_000 + number)
+    scored = Counter[bytes]()
+    score = rule.score
+
+    def counted(market: rule.Market, entrant: rule.Entrant) -> int:
+        scored[entrant.row.node] += 1
+        return score(market, entrant)
+
+    monkeypatch.setattr(rule, "score", counted)
+    world.reachable.clear()
+    answer = await world.submit(mode=Mode.STANDING)
+    assert isinstance(answer, wire.Refused)
+    assert answer.reason == Reason.NO_NODE_LEFT
+    (job,) = world.docket.jobs.values()
+    assert job.line == [PassedOver(key.address) for key in (*NODES[:3], *keys)]
+    assert len(scored) == 63
+    assert max(scored.values()) <= 2
 
 
 async def test_a_deadline_that_passes_during_the_auction(world: World) -> None:
