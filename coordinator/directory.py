@@ -8,7 +8,8 @@ delays settlement and nothing else. What was never read can't be answered.
 Nothing is read ahead unless `run` is running; without it, what is older than 3 s is waited for.
 
 Jobs name payers as they like, so of each kind only the records used last are kept, as many as a
-book has places. Who is not on chain as a node, gateway or model takes no place.
+book has places. Who is not on chain as a node, gateway or model takes no place. Nor do strangers
+hold up others: reads have threads of their own, those of the unknown apart from those of the known.
 """
 
 import logging
@@ -32,6 +33,7 @@ BOUND_S: Final = 10.0
 MOST: Final = MOST_SLOTS
 _USABLE_S: Final = 3600.0
 _READS_AHEAD: Final = 8  # at once: a slow chain must not take the threads that others need
+_READS_WAITED: Final = 8  # at once of each kind, of the known and again of the unknown
 _logger = logging.getLogger(__name__)
 _Key = tuple[str, Any]
 
@@ -56,6 +58,9 @@ class Directory:
         # Those kept, by kind, the one unused longest first; when last, by trio's clock.
         self._used = defaultdict[str, OrderedDict[_Key, float]](OrderedDict)
         self._ahead: set[_Key] = set()
+        self._waited = defaultdict[tuple[str, bool], trio.CapacityLimiter](
+            lambda: trio.CapacityLimiter(_READS_WAITED)
+        )
         self._nursery: trio.Nursery | None = None
         self._calls = 0
         self._block = 0
@@ -144,7 +149,8 @@ class Directory:
                     self._nursery.start_soon(self._read_ahead, key, read, noting)
                 return kept
         try:
-            return await self._read(key, read, noting)
+            limiter = self._waited[kind, kept is not None]
+            return await self._read(key, read, noting, limiter)
         except TransportFailure as error:
             kept = self._kept.get(key)
             if kept is None or trio.current_time() - kept.asked_at >= _USABLE_S:
@@ -167,7 +173,7 @@ class Directory:
         key: _Key,
         read: Callable[[], T],
         noting: Callable[[], int],
-        limiter: trio.CapacityLimiter | None = None,
+        limiter: trio.CapacityLimiter,
     ) -> Seen[T]:
         """Ask the chain; what was asked for later is kept, whichever comes first."""
         noted, asked_at = noting(), trio.current_time()

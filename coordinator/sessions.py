@@ -2,12 +2,13 @@
 
 A stream belongs to whoever its noise-proven peer key is registered to on chain; `Hello` only says
 which registration to look at. Errors by the peer are answered, never fatal; but who doesn't say who
-it is in time is dropped, since anybody can open streams.
+it is in time is dropped, since anybody can open streams. One Hello of a stream is looked up at a
+time, and until one is accepted any other call is refused at once: strangers' calls don't pile up.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import msgspec
@@ -114,12 +115,13 @@ class Sessions:
     async def serve_node(self, peer: PeerId, stream: FrameStream) -> None:
         """A node's control stream, until it ends."""
         record: list[NodeRecord] = []
-        greeted = trio.Event()
+        greeted, greeting = trio.Event(), trio.Lock()
 
         async def answer(payload: bytes) -> wire.NodeAnswer:
             frame = wire.read_node_to_coordinator(payload)
             if isinstance(frame, wire.Hello):
-                record[:] = [await self._node_hello(peer, frame)]
+                with _one_at_a_time(greeting):
+                    record[:] = [await self._node_hello(peer, frame)]
                 self._enter(NODE, frame.owner, calls)
                 greeted.set()
             else:
@@ -132,13 +134,14 @@ class Sessions:
     async def serve_gateway(self, peer: PeerId, stream: FrameStream) -> None:
         """A gateway's control stream, until it ends."""
         owner: list[bytes] = []
-        greeted = trio.Event()
+        greeted, greeting = trio.Event(), trio.Lock()
 
         async def answer(payload: bytes) -> wire.GatewayAnswer:
             frame = wire.read_gateway_to_coordinator(payload)
             if not isinstance(frame, wire.Hello):
                 return await self._gateway_call(_introduced(owner), frame)
-            await self._gateway_hello(peer, frame)
+            with _one_at_a_time(greeting):
+                await self._gateway_hello(peer, frame)
             owner[:] = [frame.owner]
             self._enter(GATEWAY, frame.owner, calls)
             greeted.set()
@@ -239,6 +242,21 @@ class Sessions:
             raise JobRefused("not_yet", "the receipt is not there yet", retry_after_ms=1_000)
         signed, index = open_job.receipt
         return wire.Receipted(receipt=signed.to_bytes(), index=index)
+
+
+@contextmanager
+def _one_at_a_time(hello: trio.Lock) -> Iterator[None]:
+    """Refuse a Hello while another of its stream is being looked up."""
+    try:
+        hello.acquire_nowait()
+    except trio.WouldBlock as error:
+        raise JobRefused(
+            "in_progress", "another Hello is being looked up", retry_after_ms=_RETRY_AFTER_MS
+        ) from error
+    try:
+        yield
+    finally:
+        hello.release()
 
 
 def _introduced(owner: list[T]) -> T:

@@ -317,6 +317,41 @@ async def test_records_unused_for_longest_make_room(mock_clock: MockClock) -> No
     assert chain.reads == 103
 
 
+class Silent(ChainDouble):
+    """A chain that answers nothing about gateways until the test says so; known are all even."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spoken = threading.Event()
+
+    def gateway_peer(self, gateway: bytes) -> bytes | None:
+        """Its own address for a key."""
+        assert self.spoken.wait(20)
+        return gateway if gateway[-1] % 2 == 0 else None
+
+
+async def test_strangers_hold_up_nobody(mock_clock: MockClock) -> None:
+    """Neither the writer, which has trio's own threads, nor those who are known."""
+    chain = Silent()
+    directory = Directory(chain)
+    known, new = bytes(20), b"\x02" * 20
+    chain.spoken.set()
+    assert await directory.gateway_peer(known) == known
+    chain.spoken.clear()
+    mock_clock.jump(BOUND_S)
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(directory.gateway_peer, (2 * number + 1).to_bytes(20))
+        nursery.start_soon(directory.gateway_peer, known)
+        await trio.testing.wait_all_tasks_blocked()
+        default = trio.to_thread.current_default_thread_limiter().borrowed_tokens
+        of_the_known = directory._waited["gateway", True].statistics()
+        chain.spoken.set()
+        assert default == 0
+        assert (of_the_known.borrowed_tokens, of_the_known.tasks_waiting) == (1, 0)
+    assert await directory.gateway_peer(new) == new
+
+
 async def test_strangers_take_no_place() -> None:
     """Anybody can open a stream and name an address."""
     directory = Directory(ChainDouble(), most=10)
