@@ -23,6 +23,7 @@ from tests.unit.gateway_facts import (
     Drawn,
     demand,
     draft,
+    drafted,
     grant,
     model,
 )
@@ -44,16 +45,7 @@ def test_job_commits_to_the_request_and_not_to_how_it_is_delivered() -> None:
 def test_the_body_is_not_read_again_for_its_digest() -> None:
     """Of a long one that takes a while; whoever read it has done so, beside the loop."""
     read = msgspec.structs.replace(demand(), digest=b"\x66" * 32)
-    found = draft_job(
-        read,
-        grant(),
-        IDENTITY,
-        attempts=1,
-        units_left=None,
-        deadline_after_ms=60_000,
-        now_ms=NOW,
-        random=Drawn(),
-    )
+    found = drafted(read)
     expected = request_commitment(found.salts.request, read.digest)
     assert found.job.message.request_commitment == expected
     assert demand().digest == request_digest(BODY)

@@ -9,11 +9,10 @@ import pytest
 
 from gateway.answers import Answer
 from gateway.demands import Demand, read_demand
-from gateway.drafts import draft_job
 from gateway.errors import ApiError
 from pinaivu.codes import Feature, JobKind
 from pinaivu.encoding import jcs
-from tests.unit.gateway_facts import IDENTITY, MODEL, NOW, Drawn, grant, model
+from tests.unit.gateway_facts import MODEL, drafted, model
 from tests.unit.test_gateway_answers import shown
 
 LOGPROBS = {"tokens": ["Hi"], "token_logprobs": [-0.5], "top_logprobs": [{}], "text_offset": [0]}
@@ -118,14 +117,5 @@ def test_what_cannot_be_served_is_refused_by_name(
     ],
 )
 def test_a_job_is_of_its_kind(kind: JobKind, body: dict[str, Any], feature: Feature) -> None:
-    job = draft_job(
-        demand(kind, **body),
-        grant(),
-        IDENTITY,
-        attempts=1,
-        units_left=None,
-        deadline_after_ms=60_000,
-        now_ms=NOW,
-        random=Drawn(),
-    ).job.message
+    job = drafted(demand(kind, **body)).job.message
     assert (job.kind, job.features) == (kind, feature)
