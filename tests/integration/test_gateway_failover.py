@@ -119,7 +119,7 @@ UNSEEN: list[tuple[str, Script, Reason]] = [
     ),
     (
         "sends what is nested without end",
-        sends(b'{"choices":[],"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}"),
+        sends(b'{"choices":[],"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}"),
         Reason.PROTOCOL_VIOLATION,
     ),
     ("refuses with an unknown reason", refuses(Reason.CLIENT_GONE), Reason.PROTOCOL_VIOLATION),
