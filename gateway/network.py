@@ -20,7 +20,7 @@ from gateway.config import ModelFiles
 from gateway.places import Places
 from gateway.ports import Epoch, ServedModel, Standing, UnknownParty
 from pinaivu.chain.client import ChainClient
-from pinaivu.encoding import to_hex
+from pinaivu.encoding import UNREADABLE, to_hex
 from pinaivu.errors import InvalidEncoding, Misconfigured, PeerFault, TransportFailure
 from pinaivu.keys import address_of_point, peer_id_of_point, point_of_compressed
 from pinaivu.manifest import Manifest, Parameters
@@ -112,7 +112,7 @@ class LogServer:
             return None
         try:
             return await _in_thread(lambda: msgspec.json.decode(answer, type=kind))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise LogUnreachable(f"{path} of the log is no such document: {error}") from error
 
     async def _get(self, path: str, most: int) -> bytes | None:

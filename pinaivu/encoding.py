@@ -18,12 +18,15 @@ from hashlib import sha256
 from typing import Any, Final, NoReturn, Self, TypeAlias
 
 import rfc8785
+from msgspec import MsgspecError
 
 from pinaivu.errors import InvalidEncoding
 
 MAX_SAFE_INTEGER: Final = (1 << 53) - 1
 MAX_DEPTH: Final = 64
 """Nesting allowed in an untrusted document; the outermost object counts one."""
+UNREADABLE: Final = (MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no JSON of the wanted type, or nested without end."""
 
 _HEX: Final = re.compile(r"0x(?:[0-9a-f]{2})*")
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,77}")

@@ -1,18 +1,12 @@
 """What an engine or node says beside its answer, and the error for what says nothing valid."""
 
-from typing import Final
-
-from msgspec import MsgspecError, Struct
+from msgspec import Struct
 
 from pinaivu.errors import PeerFault
 
 
 class BadResponse(PeerFault):
     """An engine or node sent what is no OpenAI response or chunk, or reported an error in it."""
-
-
-UNREADABLE: Final = (MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that are no JSON of the wanted type, or nested without end."""
 
 
 class Usage(Struct):

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from pinaivu.encoding import UNREADABLE
 from pinaivu.openai.chunks import Choice
-from pinaivu.openai.claims import UNREADABLE, BadResponse, Usage
+from pinaivu.openai.claims import BadResponse, Usage
 
 _FLOAT32_BYTES: Final = 4
 

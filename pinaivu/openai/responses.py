@@ -17,8 +17,9 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from pinaivu.codes import Finish, JobKind
+from pinaivu.encoding import UNREADABLE
 from pinaivu.openai.chunks import Choice, Chunk, Function, Message, ToolCall
-from pinaivu.openai.claims import UNREADABLE, BadResponse, Usage
+from pinaivu.openai.claims import BadResponse, Usage
 from pinaivu.openai.embeddings import canonical_embeddings
 from pinaivu.openai.requests import MAX_CHOICES
 
